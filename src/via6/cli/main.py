@@ -1,0 +1,161 @@
+# PYTHON_ARGCOMPLETE_OK
+"""`via6 [OPTIONS] VERB …`: finds the verb, imports its module alone, turns every Refusal into one clear message.
+
+A verb is a module with `configure(parser)`, which adds its arguments, and `run(args)`, which returns the exit code.
+Options that `ip` takes before the object (-n, -j, -4, -6, -br, -c) are taken before the verb; what comes after the
+verb is the verb's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import Final
+
+from via6 import __version__
+from via6.errors import FAILED, OK, USAGE, Refusal
+
+VERBS: Final = {
+    "route": ("via6.cli.route", "show, add, replace or delete routes of either family"),
+    "explain": ("via6.cli.explain", "how this node would send a packet, and why"),
+    "check": ("via6.cli.check", "find every mistake of a configuration file"),
+    "plan": ("via6.cli.plan", "print what apply would change"),
+    "apply": ("via6.cli.apply", "make the declared routes so, once"),
+    "confirm": ("via6.cli.confirm", "keep what `apply --confirm` did"),
+    "undo": ("via6.cli.undo", "take the last apply back"),
+    "run": ("via6.cli.run", "make the declared routes so and keep them so"),
+    "render": ("via6.cli.render", "print the declared routes in another system's words"),
+    "lab": ("via6.cli.lab", "a network of namespaces from a file"),
+    "demo": ("via6.cli.demo", "an IPv6-only network passes IPv4, before your eyes"),
+    "completion": ("via6.cli.completion", "print the completion script of a shell"),
+}
+
+EPILOG: Final = """\
+examples:
+  via6 route add 10.0.0.0/8 via fe80::22 dev eth1     an IPv4 route with an IPv6 next hop
+  via6 -n r1 route                                    both tables of the namespace r1
+  via6 explain 10.1.2.3                               what would happen to a packet, and why
+  via6 demo                                           see it work, touching nothing of this machine
+
+exit codes: 0 good, 1 failed, 2 usage, 3 a test found trouble, 4 daemon not reached
+`via6 VERB -h` tells more of each verb.
+"""
+
+
+def _global_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-n", "-netns", "--netns", metavar="NETNS", help="work in this network namespace, as `ip -n`")
+    add_output_options(parser, default=None)
+    parser.add_argument("-V", "--version", action="version", version=f"via6 {__version__}")
+
+
+def add_output_options(parser: argparse.ArgumentParser, default: object = argparse.SUPPRESS) -> None:
+    """-j -4 -6 -br -c: taken before the verb and, by verbs that show things, after it as well."""
+    parser.add_argument("-j", "-json", "--json", dest="json", action="store_true", default=default, help="JSON")
+    parser.add_argument("-4", dest="family", action="store_const", const=4, default=default, help="IPv4 only")
+    parser.add_argument("-6", dest="family", action="store_const", const=6, default=default, help="IPv6 only")
+    parser.add_argument("-br", "-brief", "--brief", dest="brief", action="store_true", default=default, help="brief")
+    parser.add_argument(
+        "-c", "-color", "--color", dest="color", nargs="?", const="auto", default=default,
+        choices=("auto", "always", "never"), help="colours: auto, always or never (NO_COLOR is honoured)",
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="via6",
+        usage="via6 [-n NETNS] [-j] [-4|-6] [-br] VERB …",
+        description="IPv4 routes with IPv6 next hops: set up, kept right, explained.",
+        epilog="verbs:\n" + "".join(f"  {v:<11} {text}\n" for v, (_, text) in VERBS.items()) + "\n" + EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _global_options(parser)
+    return parser
+
+
+def leaf_parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of one verb; its description is the module's docstring up to `examples:`, the rest the epilog."""
+    about, mark, examples = (module.__doc__ or "").partition("examples:")
+    parser = argparse.ArgumentParser(
+        prog=f"via6 {verb}",
+        description=about.strip(),
+        epilog=(mark + examples).rstrip() or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    return parser
+
+
+def _split(argv: list[str]) -> int:
+    """Index of the verb: the first word that is no option and no option's value."""
+    index = 0
+    while index < len(argv) and argv[index].startswith("-"):
+        if argv[index] in ("-n", "-netns", "--netns"):
+            index += 1
+        index += 1
+    return index
+
+
+def dispatch(argv: list[str]) -> int:
+    """Runs one command line; raises Refusal, or SystemExit from argparse."""
+    at = _split(argv)
+    options = _parser().parse_args(argv[:at])
+    if at >= len(argv):
+        _parser().print_help(sys.stderr)
+        return USAGE
+    verb = argv[at]
+    if verb == "help":
+        _parser().print_help()
+        return OK
+    if verb not in VERBS:
+        # As `ip` does, an unambiguous beginning of a verb is enough.
+        near = [v for v in VERBS if v.startswith(verb)]
+        if len(near) != 1:
+            raise Refusal(f"unknown verb {verb!r}", "`via6 -h` lists the verbs", USAGE)
+        verb = near[0]
+    module = importlib.import_module(VERBS[verb][0])
+    parser = leaf_parser(verb, module)
+    # The options before the verb are the defaults of those behind it.
+    args = parser.parse_intermixed_args(argv[at + 1 :], argparse.Namespace(**vars(options)))
+    if args.netns:
+        from via6.kernel.netns import enter
+
+        enter(args.netns)
+    code: int = module.run(args)
+    return code
+
+
+def _complete() -> None:
+    import argcomplete
+
+    parser = _parser()
+    verbs = parser.add_subparsers()
+    for verb, (name, text) in VERBS.items():
+        importlib.import_module(name).configure(verbs.add_parser(verb, help=text))
+    argcomplete.autocomplete(parser)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The console script. Never a traceback for what a user, a file or the kernel can cause."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
+    try:
+        code = dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except Refusal as refusal:
+        print(f"via6: {refusal}", file=sys.stderr)
+        return refusal.code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone: no fault. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OK
+    except PermissionError as error:
+        print(f"via6: {error}\n  run it as root, or with CAP_NET_ADMIN", file=sys.stderr)
+        return FAILED
