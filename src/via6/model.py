@@ -325,10 +325,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One notification: the object as it is now (`gone`: as it was)."""
+    """One notification: the object as it is now (`gone`: as it was). `replaces`: it took the place of what was in its
+    slot (NLM_F_REPLACE); IPv6 else keeps routes of one metric side by side."""
 
     object: Link | InterfaceAddress | Route | Neighbour | Rule | NexthopObject
     gone: bool = False
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ class NetlinkSocket:
 
     def send(self, *parts: bytes) -> None:
         """One datagram; the kernel has worked through it when this returns."""
-        self._socket.sendmsg(parts)
+        # More than UIO_MAXIOV (linux/uio.h) pieces are refused with EMSGSIZE.
+        self._socket.sendmsg(parts if len(parts) <= 1024 else (b"".join(parts),))
 
     def receive(self, deadline_s: float = DEADLINE_S) -> bytes:
         """One datagram of the kernel's; those of other processes are passed over. A deadline of 0 does not wait

@@ -10,7 +10,7 @@ from via6.kernel.socket import NetlinkSocket
 from via6.model import Change, KernelEvent, Overrun
 from via6.netlink import objects
 from via6.netlink.route import RTM_DELROUTE, RTM_NEWROUTE, decode_route
-from via6.netlink.wire import messages
+from via6.netlink.wire import NLM_F_REPLACE, messages
 
 # RTNLGRP_* of linux/rtnetlink.h
 LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, NEXTHOP = (
@@ -42,7 +42,7 @@ def decode_notification(data: bytes) -> list[KernelEvent]:
         decoder, gone = _DECODERS.get(msg.type, (None, False))
         value = decoder(msg.payload)[0] if decoder else None
         if value is not None:
-            found.append(Change(value, gone))
+            found.append(Change(value, gone, bool(msg.flags & NLM_F_REPLACE)))
     return found
 
 

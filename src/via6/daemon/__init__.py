@@ -1,0 +1,1 @@
+"""What changes a node and remembers it: apply with its journal, and the daemon."""

@@ -1,0 +1,197 @@
+"""What next hops are resolved against: links, addresses, and the main and local tables of both families.
+
+Made from a Snapshot, kept by notifications. What Linux does not announce is inferred: IPv4 routes die with their link
+without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from via6.model import (
+    PROTO_VIA6,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    Change,
+    InterfaceAddress,
+    KernelEvent,
+    Link,
+    NextHop,
+    NexthopObject,
+    Route,
+    Snapshot,
+)
+from via6.prefix import AF_INET, AF_INET6, Address, PrefixMap, is_link_local
+
+
+class View:
+    """One node, as far as next hops depend on it. The only thing here that changes, and by `observe` alone."""
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        self.links: dict[int, Link] = {}
+        self._names: dict[str, int] = {}
+        self._addresses: dict[tuple[int, Address], InterfaceAddress] = {}
+        self._objects: dict[int, NexthopObject] = {}
+        self._tables: dict[tuple[int, int], PrefixMap[tuple[Route, ...]]] = {}
+        self.generation = 0
+        """Counts the changes that may concern a resolution."""
+        if snapshot is not None:
+            self._load(snapshot)
+
+    def _load(self, snapshot: Snapshot) -> None:
+        for link in snapshot.links:
+            self.links[link.ifindex] = link
+            self._names[link.name] = link.ifindex
+        for address in snapshot.addresses:
+            self._addresses[address.ifindex, address.address] = address
+        self._objects = {o.nhid: o for o in snapshot.nexthops}
+        for block in snapshot.routes.blocks:
+            if _concerns(block.template):
+                for route in block:
+                    self._add(route)
+
+    def observe(self, event: KernelEvent) -> bool:
+        """Takes a notification; True if a resolution may have changed by it. An Overrun needs a new View."""
+        if not isinstance(event, Change):
+            return False
+        changed = self._observe(event.object, event.gone, event.replaces)
+        self.generation += changed
+        return changed
+
+    def _observe(self, thing: object, gone: bool, replaces: bool) -> bool:
+        if isinstance(thing, Route):
+            return _concerns(thing) and (self._remove(thing) if gone else self._add(thing, replaces))
+        if isinstance(thing, Link):
+            return self._link(thing, gone)
+        if isinstance(thing, InterfaceAddress):
+            key = thing.ifindex, thing.address
+            before = self._addresses.get(key)
+            if gone:
+                self._addresses.pop(key, None)
+            else:
+                self._addresses[key] = thing
+            return before != self._addresses.get(key)
+        if isinstance(thing, NexthopObject):
+            before_object = self._objects.get(thing.nhid)
+            if gone:
+                self._objects.pop(thing.nhid, None)
+            else:
+                self._objects[thing.nhid] = thing
+            return thing.protocol != PROTO_VIA6 and before_object != self._objects.get(thing.nhid)
+        return False
+
+    def _link(self, link: Link, gone: bool) -> bool:
+        before = self.links.get(link.ifindex)
+        if before is not None:
+            self._names.pop(before.name, None)
+        if gone:
+            self.links.pop(link.ifindex, None)
+        else:
+            self.links[link.ifindex] = link
+            self._names[link.name] = link.ifindex
+        if gone or not link.up:
+            # The kernel says nothing of the IPv4 routes that die with their link.
+            self._bury(link.ifindex)
+        if before is None or gone:
+            return True
+        return (before.up, before.carrier, before.name) != (link.up, link.carrier, link.name)
+
+    def _bury(self, ifindex: int) -> None:
+        for (_, table), routes in self._tables.items():
+            dead = [
+                route
+                for _, found in routes.items()
+                for route in found
+                if route.next_hops and all(hop.ifindex == ifindex for hop in route.next_hops)
+                and table == TABLE_MAIN
+            ]  # fmt: skip
+            for route in dead:
+                self._remove(route)
+
+    def _add(self, route: Route, replaces: bool = False) -> bool:
+        table = self._tables.setdefault((route.family, route.table), PrefixMap())
+        found = table.get(route.prefix) or ()
+        # IPv6 keeps several routes of one metric side by side if their gateways differ; IPv4 has one per metric.
+        others = [r for r in found if not (r.metric == route.metric if replaces else _same_slot(r, route))]
+        new = tuple(sorted([*others, route], key=_order))
+        table[route.prefix] = new
+        return new != found
+
+    def _remove(self, route: Route) -> bool:
+        table = self._tables.get((route.family, route.table))
+        found = table.get(route.prefix) if table is not None else None
+        if table is None or not found:
+            return False
+        left = tuple(r for r in found if not _same_slot(r, route))
+        if left:
+            table[route.prefix] = left
+        else:
+            del table[route.prefix]
+        return left != found
+
+    # --- questions -------------------------------------------------------------------------------------------------
+
+    def named(self, name: str) -> Link | None:
+        """The link of this name."""
+        index = self._names.get(name)
+        return self.links[index] if index is not None else None
+
+    def names(self) -> str:
+        """The devices that there are, for messages."""
+        return ", ".join(sorted(self._names)) or "none"
+
+    def dev(self, ifindex: int) -> str:
+        """Interface name, or `if7` for one that is gone."""
+        link = self.links.get(ifindex)
+        return link.name if link is not None else f"if{ifindex}"
+
+    def addresses(self, address: Address) -> list[InterfaceAddress]:
+        """Where the node has this address."""
+        return [found for (_, own), found in self._addresses.items() if own == address]
+
+    def is_own(self, address: Address, ifindex: int = 0) -> bool:
+        """The node answers to this address; a link-local one on this link."""
+        if any(not ifindex or not is_link_local(address) or a.ifindex == ifindex for a in self.addresses(address)):
+            return True
+        if is_link_local(address):
+            return False
+        family = AF_INET if len(address) == 4 else AF_INET6
+        table = self._tables.get((family, TABLE_LOCAL))
+        found = table.lookup(address) if table is not None else None
+        return found is not None and found[1][0].type == "local"
+
+    def matches(self, address: Address) -> Iterator[Route]:
+        """Routes of the main table that contain the address, in the kernel's order."""
+        table = self._tables.get((AF_INET if len(address) == 4 else AF_INET6, TABLE_MAIN))
+        for _, found in table.matches(address) if table is not None else ():
+            yield from found
+
+    def hops(self, route: Route) -> tuple[NextHop, ...]:
+        """The next hops of a route, also of one of which the kernel tells the nexthop object alone."""
+        if route.next_hops or not route.nhid:
+            return route.next_hops
+        top = self._objects.get(route.nhid)
+        if top is None:
+            return ()
+        members = top.group or ((top.nhid, 1),)
+        parts = [(self._objects[nhid], weight) for nhid, weight in members if nhid in self._objects]
+        return tuple(NextHop(o.via, o.ifindex, weight, o.flags) for o, weight in parts)
+
+
+def _concerns(route: Route) -> bool:
+    """Routes of the tables that next hops are looked up in. What via6 itself installed for IPv4 is left out at once:
+    it may be a million routes, and none may carry an IPv4 next hop."""
+    return route.table in (TABLE_MAIN, TABLE_LOCAL) and not (route.family == AF_INET and route.protocol == PROTO_VIA6)
+
+
+def _order(route: Route) -> tuple[int, int]:
+    # RTA_PREF: 1 high, 0 medium, 3 low (RFC 4191)
+    return route.metric, {1: 0, 0: 1}.get(route.pref, 2)
+
+
+def _same_slot(one: Route, other: Route) -> bool:
+    if (one.metric, one.tos) != (other.metric, other.tos):
+        return False
+    if one.family == AF_INET:
+        return True
+    return [(h.via, h.ifindex) for h in one.next_hops] == [(h.via, h.ifindex) for h in other.next_hops]
