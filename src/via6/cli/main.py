@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from types import ModuleType
@@ -132,10 +133,19 @@ def dispatch(argv: list[str]) -> int:
 def _complete() -> None:
     import argcomplete
 
+    from via6.cli.completion import namespaces
+
     parser = _parser()
+    for action in parser._actions:
+        if action.dest == "netns":
+            action.completer = namespaces  # type: ignore[attr-defined]
     verbs = parser.add_subparsers()
+    # The module of a verb is imported when the verb has been typed: a completion must be quick.
+    typed = os.environ.get("COMP_LINE", "").split()
     for verb, (name, text) in VERBS.items():
-        importlib.import_module(name).configure(verbs.add_parser(verb, help=text))
+        leaf = verbs.add_parser(verb, help=text)
+        if verb in typed:
+            importlib.import_module(name).configure(leaf)
     argcomplete.autocomplete(parser)
 
 
@@ -143,6 +153,9 @@ def main(argv: list[str] | None = None) -> int:
     """The console script. Never a traceback for what a user, a file or the kernel can cause."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the terminal's character set lacks is shown as \x escapes, as Python does on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -158,4 +171,12 @@ def main(argv: list[str] | None = None) -> int:
         return OK
     except PermissionError as error:
         print(f"via6: {error}\n  run it as root, or with CAP_NET_ADMIN", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        # A disk that is full, most likely. Python would complain again when it flushes at exit.
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"via6: {error}", file=sys.stderr)
         return FAILED

@@ -1,0 +1,35 @@
+# Every target sets up what it needs (a virtual environment in .venv) and starts at once the second time.
+# PYTHON=python3.12 chooses an interpreter; ARGS="…" is handed on to demo, test (pytest) and bench.
+
+PYTHON ?= python3
+export PYTHON
+# An ordinary user's PATH on Debian lacks the folders of bird and sysctl.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+BENCHES := bench/fib.py
+
+.PHONY: help demo test check bench clean
+.NOTPARALLEL:
+
+help:
+	@echo 'make demo    an IPv6-only network passes IPv4, before your eyes (root or not; touches nothing of this machine)'
+	@echo 'make test    the tests; as root all of them, otherwise those that need no root, and the others are named'
+	@echo 'make check   style and types: ruff, mypy'
+	@echo 'make bench   speed beside ip -batch, pyroute2 and BIRD (root; ARGS=--quick for a short look)'
+	@echo 'make clean   remove what these made here'
+
+demo:
+	@bin=$$(sh scripts/venv) && exec "$$bin/via6" demo $(ARGS)
+
+test:
+	@bin=$$(sh scripts/venv dev) && sh scripts/test-tools && exec "$$bin/python" -m pytest $(ARGS)
+
+check:
+	@bin=$$(sh scripts/venv dev) && "$$bin/ruff" check . && "$$bin/ruff" format --check . && exec "$$bin/mypy"
+
+bench:
+	@bin=$$(sh scripts/venv dev) && for b in $(BENCHES); do "$$bin/python" "$$b" $(ARGS) || exit; done
+
+clean:
+	@rm -rf "$$(sh scripts/venv where)" .mypy_cache .ruff_cache dist
+	@find src tests bench -name __pycache__ -prune -exec rm -rf {} +

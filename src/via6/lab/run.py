@@ -1,0 +1,121 @@
+"""`via6 lab test`: a network made, measured and gone again, all within a sandbox."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from via6.errors import OK, TROUBLE
+from via6.lab.namespaces import Lab
+from via6.lab.reach import Missing, Reach, link_addresses, measure
+from via6.lab.topology import Topology
+
+DEFAULT_TIMEOUT_S: Final = 30.0
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `lab test` found. `build_s` is the time the network took without its programs; `ipv4_link_addresses` were
+    read from the kernels: 0 is right; `troubles` names programs that have ended."""
+
+    topology: Topology
+    build_s: float
+    reach: Reach
+    ipv4_link_addresses: int
+    troubles: str
+
+    @property
+    def good(self) -> bool:
+        """Every pair answers, and no link has an IPv4 address."""
+        return not self.reach.missing and self.ipv4_link_addresses == 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys of `lab test -j`."""
+        topology, reach = self.topology, self.reach
+        return {
+            "lab": topology.name,
+            "nodes": len(topology.routers),
+            "links": len(topology.cables),
+            "hosts": len(topology.hosts),
+            "pairs": reach.pairs,
+            "reachable": reach.reachable,
+            "seconds": None if reach.seconds is None else round(reach.seconds, 3),
+            "build_seconds": round(self.build_s, 3),
+            "missing": [_missing_json(missing) for missing in reach.missing],
+            "ipv4_link_addresses": self.ipv4_link_addresses,
+            "troubles": self.troubles,
+            "notes": list(topology.notes),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The same for people."""
+        topology, reach = self.topology, self.reach
+        yield from topology.notes
+        yield (
+            f"{topology.name}: {len(topology.routers)} routers, {len(topology.cables)} links,"
+            f" {len(topology.hosts)} hosts; links up after {self.build_s:.2f} s"
+        )
+        whole = "" if reach.seconds is None else f" {reach.seconds:.2f} s after the routers' start"
+        yield f"reachable {reach.reachable}/{reach.pairs} pairs over IPv4{whole}"
+        yield f"IPv4 addresses on the links' {2 * len(topology.cables)} interfaces: {self.ipv4_link_addresses}"
+        if self.troubles:
+            yield f"ended: {self.troubles}"
+        if reach.missing:
+            yield f"missing {len(reach.missing)}:"
+            yield from (f"  {missing}" for missing in reach.missing[:_SHOWN])
+            if len(reach.missing) > _SHOWN:
+                yield f"  … and {len(reach.missing) - _SHOWN} more (-j lists all)"
+
+
+def _missing_json(missing: Missing) -> dict[str, Any]:
+    return {
+        "from": missing.source,
+        "to": missing.destination,
+        "stops_at": missing.stops_at,
+        "why": missing.why,
+        "way_back": missing.back,
+    }
+
+
+def examine(topology: Topology, timeout_s: float, say: Callable[[str], None]) -> Report:
+    """Makes the lab, measures it, removes it. Call it in a sandbox. `say` is told what happens."""
+    lab = Lab(topology)
+    began = time.monotonic()
+    say(f"building {len(topology.nodes)} namespaces and {len(topology.cables)} links …")
+    lab.build()
+    built = time.monotonic()
+    try:
+        say(f"starting {len(topology.routers)} routers …")
+        lab.start()
+        say("pinging every pair …")
+        reach = measure(lab, timeout_s)
+        return Report(topology, built - began, reach, link_addresses(lab), lab.troubles())
+    finally:
+        lab.down()
+
+
+def test(topology: Topology, timeout_s: float, as_json: bool) -> int:
+    """Prints the report of one lab and returns the exit code: 3 if something is missing."""
+    from via6.lab import sandbox
+
+    progress = sys.stderr.isatty() and not as_json
+
+    def say(what: str) -> None:
+        if progress:
+            sys.stderr.write(f"\r\033[K{what}")
+            sys.stderr.flush()
+
+    def work() -> int:
+        try:
+            report = examine(topology, timeout_s, say)
+        finally:
+            say("")
+        print(json.dumps(report.as_json()) if as_json else "\n".join(report.lines()))
+        return OK if report.good else TROUBLE
+
+    return sandbox.run(work)

@@ -1,0 +1,243 @@
+"""`via6 demo`: the story, as root and as an ordinary user; what it says of a network that is wrong; no trace left."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import support
+from via6.cli.demo import chapter_lines
+from via6.lab import demo, sandbox
+from via6.lab.namespaces import FOLDER, Lab, ip_batch
+from via6.lab.topology import Topology
+
+NOBODY = 65534
+
+
+def told(*options: str, **environment: str) -> str:
+    """What the demo prints; skips where an ordinary user may not have namespaces (its own test looks at that)."""
+    code, out, err = support.via6("demo", *options, env=environment)
+    if code and "forbids namespaces" in err and os.geteuid():
+        pytest.skip(err)
+    assert (code, err) == (0, "")
+    return out
+
+
+def test_the_story() -> None:
+    began = time.monotonic()
+    out = told()
+    assert time.monotonic() - began < 30
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert 50 <= len(lines) <= 85
+    assert "\033" not in out
+    for words in (
+        "┌────── r2 ────── r3 ──────┐",
+        "12 link interfaces, 0 IPv4 addresses",
+        "10.4.0.0/24 via inet6 fe80::",
+        "h1 10.1.0.10 → h2 10.4.0.10   5 of 5 came back",
+        "h2 10.4.0.10 → h1 10.1.0.10   5 of 5 came back",
+        "192.0.0.8",
+        "IPv4 10.1.0.10 > 10.4.0.10  ICMP echo request  (98 octets, no outer header)",
+        "82 of 84 octets are as sent",
+        "Try next",
+    ):
+        assert words in out
+
+
+def test_a_terminal_that_is_not_utf8() -> None:
+    out = told(PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert out.isascii()
+    assert ".------ r2 ------ r3 ------." in out
+
+
+def test_colours_only_when_they_are_wanted() -> None:
+    assert "\033[" in told("-c", "always", TERM="xterm")
+    assert "\033[" not in told("-c", "never", TERM="xterm")
+
+
+def test_json() -> None:
+    facts = json.loads(told("-j"))
+    assert facts["ok"] is True
+    assert facts["faults"] == []
+    assert len(facts["nodes"]) == 8
+    assert len(facts["links"]) == 6
+    assert facts["ipv4_link_addresses"] == []
+    assert facts["routers_without_ipv4"] == ["r2", "r3", "r5", "r6"]
+    assert [(p["sent"], p["received"]) for p in facts["pings"]] == [(5, 5), (5, 5)]
+    assert 0 < facts["seconds"] < 30
+    _the_way(facts["traceroute"]["hops"])
+    ((node, routes),) = facts["routes"].items()
+    ours = {r["dst"]: r for r in routes if r["family"] == "inet"}
+    assert set(ours) == {"10.1.0.0/24", "10.4.0.0/24"}
+    assert all(r["via"]["family"] == "inet6" for r in ours.values())
+    assert {r["protocol"] for r in ours.values()} <= {"46", "via6"}
+    seen = facts["capture"]
+    assert seen["node"] == node
+    assert (seen["ethertype"], seen["outer_header"], seen["frames_other"]) == ("0x0800", False, 0)
+    assert (seen["ttl_sent"], seen["ttl_seen"], seen["changed"]) == (64, 62, ["ttl", "checksum"])
+    assert seen["pings_seen"] == 5
+
+
+def _the_way(hops: list[dict[str, Any]]) -> None:
+    nodes = [hop["node"] for hop in hops]
+    assert nodes in (["h1", "r1", "r2", "r3", "r4", "h2"], ["h1", "r1", "r5", "r6", "r4", "h2"])
+    answered = [hop["answered"] for hop in hops]
+    assert answered == [None, "10.1.0.1", "192.0.0.8", "192.0.0.8", "10.4.0.1", "10.4.0.10"]
+    assert [hop["next"] for hop in hops] == [*nodes[1:], None]
+    assert [hop["via"] for hop in hops[1:4]] == [f"fe80::{name[1]}" for name in nodes[2:5]]
+    assert hops[1]["choices"] == 2
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_on_a_terminal_without_colours(interrupt: bool) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    argv = [sys.executable, "-m", "via6", "demo"]
+    shown = b""
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        while data := _read(ours):
+            shown += data
+            if interrupt and b"reach each other" in shown:
+                process.send_signal(signal.SIGINT)
+                interrupt = False
+    os.close(ours)
+    if process.returncode == 1 and b"forbids namespaces" in shown:
+        pytest.skip(shown.decode())
+    assert process.returncode == (0 if b"Try next" in shown else 130)
+    assert b"waiting until the hosts reach each other" in shown  # beside the bar
+    assert b"\033[3" not in shown
+    # The cursor is hidden while the bar stands, and comes back.
+    assert shown.rindex(b"\033[?25h") > shown.rindex(b"\033[?25l")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # EIO: nobody has the other end open any more
+        return b""
+
+
+# --- when something is wrong ---------------------------------------------------------------------------------------
+
+
+def by_hand() -> Topology:
+    """The demo's network with routes put in by `ip`."""
+    topology = demo.topology()
+    return replace(topology, routers=tuple(replace(r, software="static") for r in topology.routers))
+
+
+def faults(*lines: str, node: str = "r4") -> list[str]:
+    """What the story finds wrong after `ip` has been told these lines in a router."""
+    reading, writing = os.pipe()
+
+    def work() -> int:
+        with Lab(by_hand()) as lab:
+            scene = demo.Scene(lab)
+            demo.network(scene)
+            ip_batch(lines, node)
+            facts: dict[str, Any] = {}
+            for chapter in demo.STORY[1:]:
+                facts |= chapter.work(scene)
+                assert list(chapter_lines(chapter.key, facts))  # a story can be told of any network
+        os.write(writing, json.dumps(scene.faults).encode())
+        return 0
+
+    code = sandbox.run(work)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        found: list[str] = json.loads(pipe.read() or b"null")
+    assert code == 0
+    return found
+
+
+@pytest.mark.root
+def test_an_ipv4_address_on_a_link_is_found() -> None:
+    found = faults("address add 192.0.2.1/32 dev eth1", node="r3")
+    # Where the packets pass r3, its answers to traceroute come from there, too.
+    assert found[0] == "link interfaces have IPv4 addresses: r3 eth1 192.0.2.1/32"
+
+
+@pytest.mark.root
+def test_a_missing_route_is_found() -> None:
+    found = faults("route delete 10.1.0.0/24", node="r4")
+    assert any("ping h1 to h2: 0 of 5 came back" in fault for fault in found)
+
+
+# --- as somebody else, and cut short -------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_as_an_ordinary_user() -> None:
+    path = os.pathsep.join([str(support.ROOT / "src"), sysconfig.get_path("purelib")])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"}
+    user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": "/", "env": environment}
+    same = shutil.which(f"python{sys.version_info.major}.{sys.version_info.minor}", path="/usr/bin:/usr/local/bin")
+    python = next((p for p in (sys.executable, same) if p and _works(p, user)), None)
+    if python is None:
+        pytest.skip(f"user {NOBODY} may not read this Python or this checkout")
+    done = support.run(python, "-m", "via6", "demo", "-j", check=False, **user)
+    if done.returncode:
+        # A system that forbids it: then the words must say how to allow it.
+        assert done.stderr.startswith("via6: this system forbids namespaces")
+        assert "run it as root" in done.stderr
+    else:
+        assert json.loads(done.stdout)["ok"] is True
+
+
+def _works(python: str, user: dict[str, Any]) -> bool:
+    try:
+        return support.run(python, "-c", "import via6.cli.demo, rich", check=False, **user).returncode == 0
+    except OSError:
+        return False
+
+
+def start() -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "via6", "demo"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "1. The network" in line:
+            break
+    time.sleep(0.2)
+    return process
+
+
+def gone(process: subprocess.Popen[str]) -> None:
+    """Nothing of it runs any more, and the machine has the namespaces that it had."""
+    process.communicate()
+    support.wait_until(lambda: not _descendants(), what=f"left: {_descendants()}")
+
+
+def _descendants() -> list[str]:
+    return [line for line in support.leftover_processes() if "via6" in line]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_nothing_stays_when_it_is_cut_short(number: int, code: int) -> None:
+    before = seen_here()
+    process = start()
+    process.send_signal(number)
+    gone(process)
+    assert process.returncode == code
+    assert seen_here() == before
+
+
+def seen_here() -> set[str]:
+    """What of a lab would be seen on this machine if it were not in a sandbox."""
+    names = {str(support.NETNS_DIR / node) for node in demo.topology().nodes}
+    names |= {f"/sys/class/net/{device}" for device in ("eth1", "eth2", "lan")} | {str(FOLDER)}
+    return {name for name in names if os.path.lexists(name)}
