@@ -102,6 +102,10 @@ class Carriers:
         self.objects = objects
         self.down: dict[int, str] = {}
         """Links that carry nothing, and why."""
+        self.doubt = False
+        """Another hand touched an object of ours while it was on its way: only a dump tells what came of it."""
+        self._off: set[int] = set()
+        """Links that are gone or set down, not only without carrier."""
         self.restless: dict[Carrier, None] = {}
         """Installed, but not as they should be."""
         self._of: dict[Path, Carrier] = {}
@@ -183,7 +187,7 @@ class Carriers:
         self._next = self._next + 1 if self._next < LAST_NHID else FIRST_NHID
 
     def _member(self, hop: NextHop, family: int) -> Carrier:
-        key = (NextHop(hop.via, hop.ifindex, 1, hop.flags), family if hop.via is None else family_of(hop.via))
+        key = _member_key(hop, family)
         found = self._members.get(key)
         if found is None:
             found = self._members[key] = self._fresh((key[0],), key[1], False)
@@ -267,8 +271,11 @@ class Carriers:
 
     def link(self, link: Link, gone: bool) -> tuple[list[Carrier], bool]:
         """A link as it is now: carriers that died with it, and whether it came back."""
-        works = link.carrier and not gone
-        if works:
+        if link.up and not gone:
+            self._off.discard(link.ifindex)
+        else:
+            self._off.add(link.ifindex)
+        if link.carrier and not gone:
             came = self.down.pop(link.ifindex, None) is not None
             if came:
                 self._wake(link.ifindex)
@@ -276,11 +283,14 @@ class Carriers:
         fault = "is gone" if gone else "has no carrier" if link.up else "is down"
         self.down[link.ifindex] = f"{link.name} {fault}"
         dead = self._without(link.ifindex)
-        if gone or not link.up:
+        if link.ifindex in self._off:
             # Routes with the next hops in them stay while the carrier alone is lost. One with several goes when the
             # last is down, or when the device of one is gone.
             some = any if gone else all
-            dead += [c for c in self.direct_on(link.ifindex) if some(h.ifindex in self.down for h in c.hops)]
+            direct = [c for c in self.direct_on(link.ifindex) if some(h.ifindex in self._off for h in c.hops)]
+            for carrier in direct:
+                carrier.epoch += 1
+            dead += direct
         return dead, False
 
     def direct_on(self, ifindex: int) -> list[Carrier]:
@@ -320,10 +330,12 @@ class Carriers:
             else:
                 self._taken.add(seen.nhid)
             return []
-        if gone:
+        content = None if gone else self._content(seen)
+        if carrier.sent is not None:
+            self.doubt = self.doubt or content != carrier.sent
+        elif content is None:
             return self._lose(carrier)
-        content = self._content(seen)
-        if carrier.sent is None and carrier.put is not None and content != carrier.put:
+        elif carrier.put is not None and content != carrier.put:
             carrier.put = content
             self.restless[carrier] = None
         return []
@@ -358,8 +370,10 @@ class Carriers:
 
     def synchronise(self, snapshot: Snapshot) -> list[Path]:
         """Takes links and nexthop objects from a dump. The paths that have another carrier now."""
+        self.doubt = False
         if "links" in snapshot.parts:
             self.down = {}
+            self._off = {link.ifindex for link in snapshot.links if not link.up}
             for link in snapshot.links:
                 if not link.carrier:
                     self.down[link.ifindex] = f"{link.name} {'has no carrier' if link.up else 'is down'}"
@@ -426,7 +440,7 @@ class Carriers:
         self._direct = {hops: c for hops, c in self._direct.items() if c in used}
         out = [c for c in self._loose if c not in carriers and c.at <= now]
         needed = {
-            self._member(hop, c.family)
+            self._members.get(_member_key(hop, c.family))
             for c in self._by_nhid.values() if c.group and c not in out
             for hop in {*c.hops, *(c.put or ())}
         }  # fmt: skip
@@ -449,6 +463,11 @@ class Carriers:
     def next_at(self, now: float) -> float:
         """When a failed object may be tried again; infinity if there is none."""
         return min((c.at for c in self._by_nhid.values() if c.at > now), default=inf)
+
+
+def _member_key(hop: NextHop, family: int) -> tuple[NextHop, int]:
+    """What groups share a member by; `family` is that of the routes and counts where there is no gateway."""
+    return NextHop(hop.via, hop.ifindex, 1, hop.flags), family if hop.via is None else family_of(hop.via)
 
 
 def _content_of(o: NexthopObject, seen: dict[int, NexthopObject]) -> Hops:

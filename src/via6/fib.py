@@ -338,7 +338,7 @@ class Fib:
             return
         for protocol, part in by_value(group, [self.foreign.get((lot.cell, d)) for d in group]):
             # Unknown to us: a route that came unseen, or our own that we thought had died with its link.
-            self.needs_dump = self.needs_dump or (protocol is None and not lot.attempts)
+            self.needs_dump = self.needs_dump or protocol is None
             said = replace(failure, text=taken_text(protocol))
             self.settle(lot, part, lot.want, lot.have, claim=lot.claim, at=at, failure=said)
 

@@ -49,6 +49,7 @@ def observe(fib: Fib, event: KernelEvent, now: float) -> None:
     elif isinstance(event.object, NexthopObject):
         for carrier in fib.carriers.changed(event.object, event.gone):
             _bereave(fib, carrier)
+        fib.needs_dump = fib.needs_dump or fib.carriers.doubt
     elif isinstance(event.object, InterfaceAddress):
         _address(fib, event.object, event.gone)
 

@@ -64,13 +64,23 @@ def add_output_options(parser: argparse.ArgumentParser, default: object = argpar
     )  # fmt: skip
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """With the width given: argparse would import shutil, and with it every compressor, to find it."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdecimal() else os.get_terminal_size(1).columns
+    except (OSError, ValueError):
+        width = 80
+    return argparse.RawDescriptionHelpFormatter(prog, width=max(width, 40) - 2)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="via6",
         usage="via6 [-n NETNS] [-j] [-4|-6] [-br] VERB …",
         description="IPv4 routes with IPv6 next hops: set up, kept right, explained.",
         epilog="verbs:\n" + "".join(f"  {v:<11} {text}\n" for v, (_, text) in VERBS.items()) + "\n" + EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
         allow_abbrev=False,
     )
     _global_options(parser)
@@ -84,7 +94,7 @@ def leaf_parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
         prog=f"via6 {verb}",
         description=about.strip(),
         epilog=(mark + examples).rstrip() or None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
         allow_abbrev=False,
     )
     module.configure(parser)

@@ -34,7 +34,7 @@ from dataclasses import replace
 from typing import Final
 
 from via6.cli.main import add_output_options
-from via6.cli.words import TYPES, Devices, ip_command, is_foreign, parse_route
+from via6.cli.words import TYPES, Devices, ip_command, parse_route
 from via6.collect import local
 from via6.errors import OK, USAGE, Refusal
 from via6.kernel.linux import LinuxKernel, parse_release, require
@@ -125,7 +125,7 @@ def _change(args: argparse.Namespace, op: str, words: Sequence[str]) -> int:
         snapshot = kernel.dump(frozenset({"links"}))
         names = local.names()
         route = parse_route(op, words, names, Devices(snapshot.by_name), _family(args))
-        if is_foreign(route):
+        if show.is_foreign(route):
             require(parse_release(local.kernel_release()))
         if op != "delete" and not route.nhid:
             hops = tuple(reachable(kernel, snapshot, route, hop) for hop in route.next_hops)
@@ -287,7 +287,7 @@ def _run_batch(
 
     def parse(op: str, words: Sequence[str], family: int) -> Route:
         route = parse_route(op, words, names, devices, family)
-        if is_foreign(route):
+        if show.is_foreign(route):
             require(old)
         return route
 

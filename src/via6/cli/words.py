@@ -22,6 +22,7 @@ from typing import Final
 from via6.errors import USAGE, Refusal
 from via6.model import NH_ONLINK, PROTO_STATIC, TABLE_LOCAL, TABLE_MAIN, Link, NextHop, Route
 from via6.observe.names import METRICS, PREFS, RTAX_LOCK, SCOPES, Names, number_of
+from via6.observe.show import via_text
 from via6.prefix import (
     AF_INET,
     AF_INET6,
@@ -37,7 +38,6 @@ from via6.prefix import (
 )
 
 OPS: Final = {"add": "add", "replace": "replace", "del": "delete", "delete": "delete"}
-OTHER_OPS: Final = ("append", "prepend", "change", "chg", "flush", "get", "save", "restore", "test")
 
 TYPES: Final = (
     "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw",
@@ -377,16 +377,10 @@ def _refuse_nowhere(hop: NextHop, devices: Devices) -> None:
     raise _wrong(f"next hop {text} is link-local, and every link has such addresses", f"say which: {which}")
 
 
-def is_foreign(route: Route) -> bool:
-    """True for an IPv4 route with an IPv6 next hop."""
-    return route.family == AF_INET and any(h.via is not None and len(h.via) == 16 for h in route.next_hops)
-
-
 def _hop_words(hop: NextHop, family: int, dev: Callable[[int], str], multipath: bool) -> str:
     out = "nexthop " if multipath else ""
     if hop.via is not None:
-        other = "" if (len(hop.via) == 4) == (family == AF_INET) else "inet6 " if len(hop.via) == 16 else "inet "
-        out += f"via {other}{format_address(hop.via)} "
+        out += f"via {via_text(hop.via, family)} "
     if hop.ifindex:
         out += f"dev {dev(hop.ifindex)} "
     if multipath:
