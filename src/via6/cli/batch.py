@@ -10,8 +10,9 @@ whose next hops do not hang on what other lines of the piece did. Everything els
 piece in which something is wrong (host bits, a route that the daemon holds) is read again line by line, so that the
 lines before the wrong one are carried out and the message names the place.
 
-One difference to `ip -batch` remains: the kernel gets a piece in one go. When it refuses a line, later lines of the
-same piece may have been carried out; the message says so.
+The first lines of a file go to the kernel one by one, so that a file written by hand stops at the line that is
+refused, as with `ip -batch`. Of a large file the kernel gets a piece in one go; when it refuses a line, later lines of
+the same piece may have been carried out, and the message says so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from via6.model import Burst, Failure, Kernel, Plan, Route, RouteBlock
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix
 
 CHUNK: Final = 1 << 20  # octets of the file that are worked on at a time, about 20,000 lines
+ONE_BY_ONE: Final = 256  # lines at the beginning of a file; each costs a system call of its own
 _SHOWN: Final = 20  # refusals that are printed of one piece when the first one ends the run
 
 _Key = tuple[str, str, str, bool]  # op, length as written, the words around, IPv6
@@ -79,7 +81,7 @@ class Batch:
 
     def run(self, pieces: Iterable[tuple[int, list[str]]]) -> int:
         """Carries out the lines; `pieces` are (number of the first line, lines). Returns the exit code."""
-        for first, lines in pieces:
+        for first, lines in pieces if self._force else graded(pieces):
             try:
                 self._read(lines, first)
                 self._check()
@@ -222,6 +224,11 @@ class Batch:
         if refused and not self._force:
             last, count = max(g.numbers[-1] for g in groups), len(refused)
             shown = f" (the first {_SHOWN} are shown)" if count > _SHOWN else ""
+            if sum(len(g.numbers) for g in groups) == 1:
+                raise Refusal(
+                    f"{self._name}: stopped at line {last}: those before were carried out, those behind were not",
+                    "-force goes on after a refusal",
+                )
             raise Refusal(
                 f"{self._name}: the kernel refused {count} of the lines up to {last}{shown}; the others up to there "
                 "were carried out, those behind were not",
@@ -349,6 +356,16 @@ def pieces(descriptor: int, size: int = CHUNK) -> Iterator[tuple[int, list[str]]
             number += len(lines)
         if not data:
             return
+
+
+def graded(found: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """The pieces with the first ONE_BY_ONE lines each on its own."""
+    for first, lines in found:
+        single = max(0, min(len(lines), ONE_BY_ONE + 1 - first))
+        for number, line in enumerate(lines[:single], first):
+            yield number, [line]
+        if lines[single:]:
+            yield first + single, lines[single:]
 
 
 def _join(lines: list[str]) -> None:
