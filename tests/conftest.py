@@ -11,6 +11,7 @@ from types import FrameType
 
 import hypothesis
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 import support
 
@@ -65,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest's own folders under /tmp outlive the run; this one does not.
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="via6-test-")
+    set_hypothesis_home_dir(os.path.join(config.option.basetemp, "hypothesis"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

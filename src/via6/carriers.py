@@ -56,10 +56,10 @@ def backoff_s(attempts: int) -> float:
 
 class Carrier:
     """One nexthop object (nhid 0: the next hops themselves). `hops` is what it should stand for, `put` what the kernel
-    has under this id (None: nothing), `sent` what is on its way there. `epoch` counts its deaths."""
+    has under this id (None: nothing), `sent` what is on its way there."""
 
     __slots__ = (
-        "at", "attempts", "epoch", "errno", "family", "group", "hops", "member", "nhid", "put", "sent", "text",
+        "at", "attempts", "errno", "family", "group", "hops", "member", "nhid", "put", "sent", "text",
     )  # fmt: skip
 
     def __init__(self, nhid: int, hops: Hops, family: int, *, put: Hops | None = None, group: bool = False) -> None:
@@ -70,7 +70,6 @@ class Carrier:
         self.member = False  # of a group, so it must never be replaced
         self.put = put
         self.sent: Hops | None = None
-        self.epoch = 0
         self.attempts = 0
         self.at = 0.0
         self.errno = 0
@@ -80,18 +79,12 @@ class Carrier:
         """No failure is remembered."""
         self.attempts, self.at, self.errno, self.text = 0, 0.0, 0, ""
 
-    def die(self) -> None:
-        """The kernel has nothing under this id any more."""
-        self.put = None
-        self.epoch += 1
-
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A PutNexthop on its way: of which carrier, in which life, and with what content."""
+    """A PutNexthop on its way: of which carrier and with what content."""
 
     carrier: Carrier
-    epoch: int
     hops: Hops
 
 
@@ -103,7 +96,7 @@ class Carriers:
         self.down: dict[int, str] = {}
         """Links that carry nothing, and why."""
         self.doubt = False
-        """Another hand touched an object of ours while it was on its way: only a dump tells what came of it."""
+        """Something happened to an object while it was on its way: only a dump tells what came of it."""
         self._off: set[int] = set()
         """Links that are gone or set down, not only without carrier."""
         self.restless: dict[Carrier, None] = {}
@@ -194,6 +187,13 @@ class Carriers:
             found.member = True
         return found
 
+    def _unsettle(self, carrier: Carrier) -> None:
+        """Puts a path's object among the restless, or takes it off."""
+        if carrier.put in (None, carrier.hops) or carrier.member or carrier in self._loose:
+            self.restless.pop(carrier, None)
+        else:
+            self.restless[carrier] = None
+
     def _set_loose(self, carrier: Carrier) -> None:
         self.restless.pop(carrier, None)
         if carrier.nhid:
@@ -215,7 +215,7 @@ class Carriers:
         if carrier.at > now:
             return False
         steps.append(PutNexthop(self._object(carrier, aim), replace=carrier.put is not None))
-        sendings.append(Sending(carrier, carrier.epoch, aim))
+        sendings.append(Sending(carrier, aim))
         carrier.sent = aim
         return carrier.attempts == 0
 
@@ -231,15 +231,10 @@ class Carriers:
         """The kernel's answer to a PutNexthop. False: the kernel's state is not what we thought, a dump is needed."""
         carrier = sending.carrier
         carrier.sent = None
-        if carrier.epoch != sending.epoch:
-            return True  # died since: whatever was put is gone with the link
         if failure is None:
             carrier.put = sending.hops
             carrier.rest()
-            if carrier.put == carrier.hops or carrier.member:
-                self.restless.pop(carrier, None)
-            else:
-                self.restless[carrier] = None
+            self._unsettle(carrier)
             return True
         member_failed = carrier.group and any(self._member(hop, carrier.family).attempts for hop in sending.hops)
         if member_failed:
@@ -287,10 +282,7 @@ class Carriers:
             # Routes with the next hops in them stay while the carrier alone is lost. One with several goes when the
             # last is down, or when the device of one is gone.
             some = any if gone else all
-            direct = [c for c in self.direct_on(link.ifindex) if some(h.ifindex in self._off for h in c.hops)]
-            for carrier in direct:
-                carrier.epoch += 1
-            dead += direct
+            dead += [c for c in self.direct_on(link.ifindex) if some(h.ifindex in self._off for h in c.hops)]
         return dead, False
 
     def direct_on(self, ifindex: int) -> list[Carrier]:
@@ -301,8 +293,7 @@ class Carriers:
         for carrier in self._by_nhid.values():
             if any(hop.ifindex == ifindex for hop in carrier.hops):
                 carrier.rest()
-                if carrier.put is not None and carrier.put != carrier.hops:
-                    self.restless[carrier] = None
+                self._unsettle(carrier)
 
     def _without(self, ifindex: int) -> list[Carrier]:
         """Objects lose what is on this link; those that have nothing left."""
@@ -310,14 +301,14 @@ class Carriers:
         for carrier in self._by_nhid.values():
             content = carrier.put or ()
             if carrier.sent is not None and any(hop.ifindex == ifindex for hop in carrier.sent):
-                carrier.epoch += 1  # it may have died before it was put or after
+                self.doubt = True  # it may have died before it was put or after
             left = tuple(hop for hop in content if hop.ifindex != ifindex)
             if left == content:
                 continue
             if left:
                 carrier.put = left
             else:
-                carrier.die()
+                carrier.put = None
                 dead.append(carrier)
         return dead
 
@@ -337,23 +328,24 @@ class Carriers:
             return self._lose(carrier)
         elif carrier.put is not None and content != carrier.put:
             carrier.put = content
-            self.restless[carrier] = None
+            self._unsettle(carrier)
         return []
 
     def _lose(self, carrier: Carrier) -> list[Carrier]:
         if carrier.put is None:
             return []
         dead = [carrier]
-        carrier.die()
+        carrier.put = None
         for group in self._by_nhid.values():
+            self.doubt = self.doubt or (carrier.member and group.group and group.sent is not None)
             if group.group and group.put and carrier.member:
                 left = tuple(h for h in group.put if self._member(h, group.family) is not carrier)
                 if not left:
-                    group.die()
+                    group.put = None
                     dead.append(group)
                 elif left != group.put:
                     group.put = left
-                    self.restless[group] = None
+                    self._unsettle(group)
         return dead
 
     def _content(self, seen: NexthopObject) -> Hops:
@@ -387,7 +379,7 @@ class Carriers:
             if nhid in ours:
                 carrier.put = _content_of(ours[nhid], seen)
             elif carrier.put is not None:
-                carrier.die()
+                carrier.put = None
             if nhid in self._taken:
                 self._disown(carrier)
         self._adopt(ours, seen)

@@ -87,7 +87,6 @@ class _Shot:
     lot: Lot
     members: list[Address]
     held: Held | None
-    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +188,11 @@ class Fib:
         """Plans whose results are not in."""
         return len(self._flights)
 
+    def under_way(self, carrier: Carrier) -> bool:
+        """Routes on this carrier are being sent."""
+        shots = (r for _, records in self._flights for r in records if isinstance(r, _Shot))
+        return any(shot.held is not None and shot.held.carrier is carrier for shot in shots)
+
     def plan(self, now: float, limit: int | None = None) -> Plan:
         """The next steps, with at most `limit` routes; called again it goes on. Empty: nothing can be done now
         (`next_at` says when to ask again). Its results must be given back, in order."""
@@ -235,9 +239,9 @@ class Fib:
             held = self.hold(lot.want.template, carrier)
             template = held.route
         else:
-            held, carrier = None, None
+            held = None
             template = self._deletable(lot)
-        shot = _Shot(lot, members, held, carrier.epoch if carrier is not None else 0)
+        shot = _Shot(lot, members, held)
         return Burst(op, RouteBlock(template, members)), shot
 
     @staticmethod
@@ -297,8 +301,6 @@ class Fib:
             bad = [d for d in shot.members if d in refused]
             for failure, group in by_value(bad, (_plain(refused[d]) for d in bad)):
                 self._refused(shot, cell, group, failure, now)
-        carrier = shot.held.carrier if shot.held is not None else None
-        died = carrier is not None and carrier.epoch != shot.epoch
         if not good:
             return
         disturbed = self.disturbed and self.disturbed.intersection((cell, d) for d in good)
@@ -307,8 +309,6 @@ class Fib:
         for lot, group in [(shot.lot, good)] if whole else by_value(good, map(slots.__getitem__, good)):
             if overrun:
                 self.settle(lot, group, lot.want, lot.have)
-            elif died:
-                self.settle(lot, group, lot.want, None)
             else:
                 self.settle(lot, group, lot.want, shot.held, claim=OURS)
         for slot in disturbed or ():

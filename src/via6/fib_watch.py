@@ -15,7 +15,7 @@ from collections import defaultdict
 from errno import EEXIST
 from typing import TYPE_CHECKING, Final
 
-from via6.lots import DRIFTED, FAILED, INSTALLED, OURS, PENDING, SENT, Held, Lot, taken_text
+from via6.lots import DRIFTED, FAILED, INSTALLED, NEW, OURS, PENDING, SENT, Held, Lot, taken_text
 from via6.model import (
     PROTO_VIA6,
     Change,
@@ -62,6 +62,7 @@ def _link(fib: Fib, event: Change) -> None:
     dead, came = fib.carriers.link(event.object, event.gone)
     for carrier in dead:
         _bereave(fib, carrier)
+    fib.needs_dump = fib.needs_dump or fib.carriers.doubt
     if came:
         index = event.object.ifindex
         for lot in _failed(fib):
@@ -92,13 +93,11 @@ def _failed(fib: Fib) -> list[Lot]:
 def _bereave(fib: Fib, carrier: Carrier) -> None:
     """The carrier is no more, so its routes are not. They are added again, never by `replace`: whoever took such a
     slot took an empty one."""
+    fib.needs_dump = fib.needs_dump or fib.under_way(carrier)
     for lot in list(fib.lots.all):
-        if lot.have is None or lot.have.carrier is not carrier:
-            continue
-        if lot.phase is SENT:
-            fib.lots.place(lot, lot.cell, fib.lots.members(lot), lot.want, None, SENT, claim=lot.claim)
-        else:
-            fib.settle(lot, fib.lots.members(lot), lot.want, None)
+        if lot.have is not None and lot.have.carrier is carrier:
+            phase = SENT if lot.phase is SENT else PENDING
+            fib.lots.place(lot, lot.cell, fib.lots.members(lot), lot.want, None, phase, claim=NEW)
 
 
 # --- routes --------------------------------------------------------------------------------------------------------

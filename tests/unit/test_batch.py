@@ -195,9 +195,9 @@ def test_what_the_kernel_refuses_is_named_by_line(capsys: pytest.CaptureFixture[
     assert answer.message == "F: stopped at line 2: those before were carried out, those behind were not"
     assert [str(r.prefix) for r in routes(of)] == ["10.0.0.0/16"]
     assert "via6: F:2: 10.0.0.0/16: File exists (EEXIST)" in capsys.readouterr().err
-    many = "\n" * ONE_BY_ONE + "".join(f"route del 10.{n}.0.0/16\n" for n in range(100, 140))
+    many = "\n" * batch.ONE_BY_ONE + "".join(f"route del 10.{n}.0.0/16\n" for n in range(100, 140))
     answer = refusal(many, of)
-    assert f"refused 40 of the lines up to {ONE_BY_ONE + 40} (the first 20 are shown)" in answer.message
+    assert f"refused 40 of the lines up to {batch.ONE_BY_ONE + 40} (the first 20 are shown)" in answer.message
     assert capsys.readouterr().err.count("\n") == 20
     assert run(many, of, force=True) == FAILED
     assert capsys.readouterr().err.count("\n") == 40

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--confirm", type=_seconds, default=0, metavar="SECONDS", help="undo it unless confirmed by then"
     )
     parser.add_argument("--accept-risk", choices=("lose-ssh",), help="even if it cuts the ssh session it is typed in")
-    parser.add_argument("-j", "-json", "--json", action="store_true", default=argparse.SUPPRESS, help="JSON")
+    add_output_options(parser, "-j")
 
 
 def run(args: argparse.Namespace) -> int:

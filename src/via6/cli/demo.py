@@ -1,4 +1,4 @@
-"""Show IPv4 crossing a network that has IPv6 only: six real routers, two hosts, no tunnel, no translation.
+"""Shows IPv4 crossing a network that has IPv6 only: six real routers, two hosts, no tunnel, no translation.
 
 Everything happens in network namespaces of its own, as root and as an ordinary user; nothing of this machine is
 touched, and nothing stays behind.
@@ -32,7 +32,7 @@ _ASCII: Final = str.maketrans({"─": "-", "│": "|", "┌": ".", "┐": ".", "
 def configure(parser: argparse.ArgumentParser) -> None:
     from via6.cli.main import add_output_options
 
-    add_output_options(parser)
+    add_output_options(parser, "-j", "-c")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from via6.cli.completion import explain_words
 
     words.completer = explain_words  # type: ignore[attr-defined]
-    add_output_options(parser)
+    add_output_options(parser, "-j", "-c")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     with LinuxKernel() as kernel:
         snapshot = kernel.dump(_PARTS)
         asked = parse_question(args.words, Devices(snapshot.by_name))
-        facts = ask(kernel, snapshot, asked)
+        facts = ask(kernel, snapshot, asked, args.netns or "")
     made = explain(facts, local.names())
     if args.json:
         from json import dumps
@@ -126,8 +126,8 @@ def _understand(asked: Question, word: str, value: str, devices: Devices) -> Non
             asked.oif = devices.index(zone) if zone else asked.oif
 
 
-def ask(kernel: LinuxKernel, snapshot: Snapshot, asked: Question) -> Facts:
-    """Everything that `observe.explain` wants to know."""
+def ask(kernel: LinuxKernel, snapshot: Snapshot, asked: Question, netns: str) -> Facts:
+    """Everything that `observe.explain` wants to know; `netns` is what -n named, for commands that are advised."""
     assert asked.destination is not None
     to, source = asked.destination, asked.source
     if asked.iif and len(to) == 4 and source is None:
@@ -151,7 +151,7 @@ def ask(kernel: LinuxKernel, snapshot: Snapshot, asked: Question) -> Facts:
         mark=asked.mark,
         back=kernel.lookup(source) if source and asked.iif else None,
         sysctls=local.sysctls(sysctl_names(devices)),
-        drops=_drops(snapshot, to, answer),
+        drops=_drops(snapshot, to, answer, netns),
     )
     if isinstance(answer, Failure):
         routes = kernel.dump(frozenset({"routes4" if len(to) == 4 else "routes6"})).routes
@@ -159,7 +159,7 @@ def ask(kernel: LinuxKernel, snapshot: Snapshot, asked: Question) -> Facts:
     return facts
 
 
-def _drops(snapshot: Snapshot, to: Address, answer: Route | Failure) -> str:
+def _drops(snapshot: Snapshot, to: Address, answer: Route | Failure, netns: str) -> str:
     """Why a WireGuard device would drop the packet; empty if it would not, or if nobody can tell."""
     if isinstance(answer, Failure) or answer.type != "unicast" or not answer.next_hops:
         return ""
@@ -176,4 +176,4 @@ def _drops(snapshot: Snapshot, to: Address, answer: Route | Failure) -> str:
     listed, problem = wireguard.allowed_ips(link.name)
     if problem:
         return ""
-    return allowedips.advice(link.name, allowedips.parse(listed), hop.via, [Prefix(to, len(to) * 8)])
+    return allowedips.advice(link.name, allowedips.parse(listed), hop.via, [Prefix(to, len(to) * 8)], netns)

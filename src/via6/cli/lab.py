@@ -60,14 +60,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from via6.cli.main import add_output_options
 
     parser.usage = "via6 lab up FILE | test FILE [-j] [--timeout S] | down LAB | list [-j] | exec NODE -- CMD"
-    parser.add_argument("action", choices=sorted(ACTIONS), help="what to do")
+    parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument("words", nargs="*", metavar="FILE|LAB|NODE", help="with what; after -- a command")
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="how long test waits for the last pair (default 30, more for"
         " large networks)",
     )  # fmt: skip
-    parser.add_argument("--software", metavar="NAME", help="what every router runs, whatever FILE says")
-    add_output_options(parser)
+    parser.add_argument("--software", metavar="NAME", help="what every router runs, whatever FILE says: via6, static or none")
+    add_output_options(parser, "-j", "-br")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import io
 import os
 import sys
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from via6 import __version__
 from via6.errors import FAILED, OK, USAGE, Refusal
@@ -34,6 +34,8 @@ VERBS: Final = {
     "completion": ("via6.cli.completion", "print the completion script of a shell"),
 }
 
+_WHEN: Final = ("auto", "always", "never")
+
 EPILOG: Final = """\
 examples:
   via6 route add 10.0.0.0/8 via fe80::22 dev eth1     an IPv4 route with an IPv6 next hop
@@ -48,20 +50,31 @@ exit codes: 0 good, 1 failed, 2 usage, 3 a test found trouble, 4 daemon not reac
 
 def _global_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "-netns", "--netns", metavar="NETNS", help="work in this network namespace, as `ip -n`")
-    add_output_options(parser, default=None)
-    parser.add_argument("-V", "--version", action="version", version=f"via6 {__version__}")
-
-
-def add_output_options(parser: argparse.ArgumentParser, default: object = argparse.SUPPRESS) -> None:
-    """-j -4 -6 -br -c: taken before the verb and, by verbs that show things, after it as well."""
-    parser.add_argument("-j", "-json", "--json", dest="json", action="store_true", default=default, help="JSON")
-    parser.add_argument("-4", dest="family", action="store_const", const=4, default=default, help="IPv4 only")
-    parser.add_argument("-6", dest="family", action="store_const", const=6, default=default, help="IPv6 only")
-    parser.add_argument("-br", "-brief", "--brief", dest="brief", action="store_true", default=default, help="brief")
+    add_output_options(parser, *_OUTPUT, default=None)
     parser.add_argument(
-        "-c", "-color", "--color", dest="color", nargs="?", const="auto", default=default,
-        choices=("auto", "always", "never"), help="colours: auto, always or never (NO_COLOR is honoured)",
-    )  # fmt: skip
+        "-V", "--version", action="version", version=f"via6 {__version__}", help="print the version and exit"
+    )
+
+
+_OUTPUT: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
+    "-j": (("-j", "-json", "--json"), {"dest": "json", "action": "store_true", "help": "print JSON"}),
+    "-4": (("-4",), {"dest": "family", "action": "store_const", "const": 4, "help": "IPv4 only"}),
+    "-6": (("-6",), {"dest": "family", "action": "store_const", "const": 6, "help": "IPv6 only"}),
+    "-br": (("-br", "-brief", "--brief"), {"dest": "brief", "action": "store_true", "help": "print the essence only"}),
+    "-c": (("-c", "-color", "--color"), {
+        "dest": "color", "choices": _WHEN, "metavar": "WHEN",
+        "help": "colours: auto (the same as -c alone; heeds NO_COLOR), always or never",
+    }),
+}  # fmt: skip
+
+
+def add_output_options(
+    parser: argparse.ArgumentParser, *wanted: str, default: object = argparse.SUPPRESS
+) -> None:
+    """Those of -j -4 -6 -br -c that a verb heeds: all are taken before the verb, these after it as well."""
+    for name in wanted:
+        flags, how = _OUTPUT[name]
+        parser.add_argument(*flags, default=default, **how)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -77,7 +90,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="via6",
-        usage="via6 [-n NETNS] [-j] [-4|-6] [-br] VERB …",
+        usage="via6 [-n NETNS] [-j] [-4|-6] [-br] [-c] VERB …",
         description="IPv4 routes with IPv6 next hops: set up, kept right, explained.",
         epilog="verbs:\n" + "".join(f"  {v:<11} {text}\n" for v, (_, text) in VERBS.items()) + "\n" + EPILOG,
         formatter_class=_formatter,
@@ -111,8 +124,25 @@ def _split(argv: list[str]) -> int:
     return index
 
 
+def _with_colour(argv: list[str]) -> list[str]:
+    """`-c WHEN` as `-c=WHEN` and `-c` alone as `-c=auto`: argparse would take any next word, an address, for WHEN."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    made: list[str] = []
+    rest = iter(enumerate(argv[:end]))
+    for at, word in rest:
+        if word in _OUTPUT["-c"][0]:
+            given = argv[at + 1 : at + 2]
+            known = bool(given) and given[0] in _WHEN
+            word += f"={given[0] if known else 'auto'}"
+            if known:
+                next(rest)
+        made.append(word)
+    return made + argv[end:]
+
+
 def dispatch(argv: list[str]) -> int:
     """Runs one command line; raises Refusal, or SystemExit from argparse."""
+    argv = _with_colour(argv)
     at = _split(argv)
     options = _parser().parse_args(argv[:at])
     if at >= len(argv):

@@ -20,7 +20,7 @@ from via6.errors import FAILED, OK, TROUBLE
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="configuration in TOML; - is standard input")
     parser.add_argument("--exit-code", action="store_true", help="exit with 3 if something would change")
-    parser.add_argument("-j", "-json", "--json", action="store_true", default=argparse.SUPPRESS, help="JSON")
+    add_output_options(parser, "-j")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("system", metavar="SYSTEM", choices=[*SYSTEMS, *ALIASES], help=", ".join([*SYSTEMS, *ALIASES]))
     parser.add_argument("file", metavar="FILE", help="configuration in TOML; - is standard input")
     parser.add_argument("-o", "--output", metavar="DIR", help="write the files into this folder instead")
-    parser.add_argument("-j", "-json", "--json", action="store_true", default=argparse.SUPPRESS, help="JSON")
+    add_output_options(parser, "-j")
 
 
 def _describe(refused: Refused) -> str:

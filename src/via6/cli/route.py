@@ -81,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="print the equivalent ip command")
     parser.add_argument("-b", "-batch", "--batch", dest="batch", metavar="FILE", help="read lines `route add …`")
     parser.add_argument("-force", "--force", dest="force", action="store_true", help="batch: go on after an error")
-    add_output_options(parser)
+    add_output_options(parser, "-j", "-4", "-6", "-br", "-c")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,7 +141,7 @@ def _change(args: argparse.Namespace, op: str, words: Sequence[str]) -> int:
         if outcome.overrun:
             raise Refusal("the kernel's answer was lost", f"via6 route {route.prefix} shows what is there")
     if op != "delete":
-        _warn_wireguard(snapshot, [(hop, [route.prefix]) for hop in route.next_hops])
+        _warn_wireguard(args, snapshot, [(hop, [route.prefix]) for hop in route.next_hops])
     return OK
 
 
@@ -233,7 +233,9 @@ def said(kernel: LinuxKernel, snapshot: Snapshot, op: str, route: Route, failure
     return failure.text, _REMEDIES.get(failure.errno, "").format(dev=device)
 
 
-def _warn_wireguard(snapshot: Snapshot, hops: Sequence[tuple[NextHop, Sequence[Prefix]]]) -> None:
+def _warn_wireguard(
+    args: argparse.Namespace, snapshot: Snapshot, hops: Sequence[tuple[NextHop, Sequence[Prefix]]]
+) -> None:
     """Says on stderr when WireGuard will drop what was just routed to it."""
     if not any(link.kind in ("wireguard", "tun") for link in snapshot.links):
         return
@@ -248,7 +250,7 @@ def _warn_wireguard(snapshot: Snapshot, hops: Sequence[tuple[NextHop, Sequence[P
         if problem:
             advice = f"AllowedIPs of {link.name} were not checked: {problem}"
         else:
-            advice = allowedips.advice(link.name, allowedips.parse(text), hop.via, prefixes)
+            advice = allowedips.advice(link.name, allowedips.parse(text), hop.via, prefixes, args.netns or "")
         if advice:
             print(f"via6: warning: {advice}", file=sys.stderr)
 
@@ -312,7 +314,7 @@ def _run_batch(
         sent=sent,
     )
     code = batch.Batch(name, kernel, helpers, _family(args), args.force).run(pieces)
-    _warn_wireguard(snapshot, list(tunnelled.items()))
+    _warn_wireguard(args, snapshot, list(tunnelled.items()))
     return code
 
 

@@ -64,10 +64,13 @@ def uncovered(peer: Peer, destinations: Iterable[Prefix]) -> tuple[Prefix, ...]:
     return tuple(d for d in destinations if not any(w.covers(d) for w, _ in wide.matches(d.packed)))
 
 
-def advice(device: str, peers: Sequence[Peer], via: Address | None, destinations: Sequence[Prefix]) -> str:
+def advice(
+    device: str, peers: Sequence[Peer], via: Address | None, destinations: Sequence[Prefix], netns: str = ""
+) -> str:
     """What to warn of when these destinations are routed to `via` on a WireGuard device; "" when all is well.
 
-    The line to type holds the full list, for `wg set … allowed-ips` replaces what was there.
+    The line to type holds the full list, for `wg set … allowed-ips` replaces what was there. `netns` is where the
+    device is when that is not where the reader is: `wg` has no -n.
     """
     if not peers:
         return f"{device} is a WireGuard device without a peer: it drops every packet"
@@ -83,7 +86,8 @@ def advice(device: str, peers: Sequence[Peer], via: Address | None, destinations
         return ""
     wanted = ",".join(map(str, (*peer.allowed, *collapse(missing))))
     shown = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    where = f" in the network namespace {netns}" if netns else ""
     return (
-        f"AllowedIPs of the WireGuard peer do not cover {shown}: {device} drops what is routed there. Type\n"
+        f"AllowedIPs of the WireGuard peer do not cover {shown}: {device} drops what is routed there. Type{where}\n"
         f"  wg set {device} peer {peer.key} allowed-ips {wanted}"
     )
