@@ -1,10 +1,9 @@
-"""How this node would send a packet, as its kernel decides it, and why.
+"""How this node would send a packet, as its kernel decides it, and why. No packet is sent.
 
-  via6 explain ADDRESS [from ADDRESS] [iif DEV] [oif DEV] [mark N] [-j]
-
-Without `iif` the packet is this node's own; with it the packet comes in there, `from` somebody (if nobody is named,
-somebody whom the routes place there). Rules, VRFs and the choice among several next hops are the kernel's own. What
-is wrong is named in a line, with its remedy behind it; the last word is the disposition:
+Without `iif` the packet is this node's own, and `oif` is the device its program is bound to. With `iif` it comes in
+on that device, `from` somebody (if nobody is named, somebody whom the routes place there). `mark` is its fwmark.
+Rules, VRFs and the choice among several next hops are the kernel's own.
+What is wrong is named in a line, with its remedy behind it; the last word is the disposition:
   ACCEPTED, DELIVERED_TO_SUBNET, EXITS_NETWORK      it goes where it should (exit code 0, unless something is wrong)
   NO_ROUTE, NULL_ROUTED, NEIGHBOR_UNREACHABLE       it does not (exit code 1)
 
@@ -37,7 +36,7 @@ _PARTS = frozenset({"links", "addresses", "rules", "nexthops", "neighbours"})
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `via6 explain`."""
     parser.usage = "via6 explain ADDRESS [from ADDRESS] [iif DEV] [oif DEV] [mark N] [-j]"
-    words = parser.add_argument("words", nargs="*", metavar="WORD", help="an address, and what to know of the packet")
+    words = parser.add_argument("words", nargs="*", metavar="WORD", help="an address, then words in pairs, as above")
     from via6.cli.completion import explain_words
 
     words.completer = explain_words  # type: ignore[attr-defined]
