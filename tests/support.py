@@ -42,6 +42,10 @@ def _words(words: tuple[object, ...]) -> list[str]:
     return [str(w) for w in words]
 
 
+def _split(words: tuple[object, ...]) -> list[str]:
+    return [part for word in words for part in shlex.split(str(word))]
+
+
 def run(*words: object, check: bool = True, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end with text output captured; a failure shows what it said."""
     argv = _words(words)
@@ -74,13 +78,13 @@ class Net:
         return self.name
 
     def ip(self, *words: object, check: bool = True) -> str:
-        """`ip -n NAME …`; its output. With check=False the error text instead, if there is one."""
-        done = run("ip", "-n", self.name, *_words(words), check=check)
+        """`ip -n NAME …`, every word split; its output. With check=False the error text instead, if there is one."""
+        done = run("ip", "-n", self.name, *_split(words), check=check)
         return done.stderr if done.returncode else done.stdout
 
     def json(self, *words: object) -> Any:
         """What `ip -n NAME -j …` prints, decoded; `ip -j` prints nothing at all for some empty tables."""
-        return json.loads(run("ip", "-n", self.name, "-j", *_words(words)).stdout or "[]")
+        return json.loads(run("ip", "-n", self.name, "-j", *_split(words)).stdout or "[]")
 
     def run(self, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
         """Runs a program inside."""
@@ -187,10 +191,14 @@ class Nets:
         return a, b
 
     def close(self) -> None:
-        for process in _children:
+        while _children:
+            process = _children.pop()
             process.kill()
-            process.communicate()
-        _children.clear()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
         while self.made:
             remove(self.made.pop())
 

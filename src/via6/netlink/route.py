@@ -39,6 +39,7 @@ RTA_PRIORITY: Final = 6
 RTA_PREFSRC: Final = 7
 RTA_METRICS: Final = 8
 RTA_MULTIPATH: Final = 9
+RTA_CACHEINFO: Final = 12
 RTA_TABLE: Final = 15
 RTA_MARK: Final = 16
 RTA_VIA: Final = 18
@@ -147,6 +148,17 @@ def _decode_metrics(data: bytes) -> tuple[tuple[int, int], ...]:
     return tuple(sorted((k, int(U32.unpack(v)[0])) for k, v in found.items() if len(v) == 4))
 
 
+_CACHEINFO: Final = struct.Struct("=IIiIIIII")  # …, expires in ticks of USER_HZ, …
+_USER_HZ: Final = 100
+
+
+def _expires(attrs: dict[int, bytes]) -> int:
+    """Seconds until the route goes, 0 if it stays. A dump tells it in struct rta_cacheinfo."""
+    info = attrs.get(RTA_CACHEINFO, b"")
+    ticks = _CACHEINFO.unpack_from(info)[2] if len(info) >= _CACHEINFO.size else 0
+    return u32(attrs, RTA_EXPIRES) or max(0, ticks // _USER_HZ)
+
+
 def decode_route(payload: bytes) -> tuple[Route | None, str]:
     """A route and "", or None and what is wrong with the octets. Only AF_INET and AF_INET6 are routes to us."""
     if len(payload) < 12:
@@ -180,7 +192,7 @@ def decode_route(payload: bytes) -> tuple[Route | None, str]:
         tos=tos,
         flags=flags,
         pref=pref[0] if pref else 0,
-        expires=u32(attrs, RTA_EXPIRES),
+        expires=_expires(attrs),
     ), ""
 
 
