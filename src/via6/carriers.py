@@ -59,7 +59,7 @@ class Carrier:
     has under this id (None: nothing), `sent` what is on its way there."""
 
     __slots__ = (
-        "at", "attempts", "errno", "family", "group", "hops", "member", "nhid", "put", "sent", "text",
+        "at", "attempts", "errno", "family", "group", "hops", "member", "nhid", "put", "sent", "text", "tried",
     )  # fmt: skip
 
     def __init__(self, nhid: int, hops: Hops, family: int, *, put: Hops | None = None, group: bool = False) -> None:
@@ -69,6 +69,7 @@ class Carrier:
         self.group = group
         self.member = False  # of a group, so it must never be replaced
         self.put = put
+        self.tried = put is not None  # the kernel may know the id even when we believe that the object has died
         self.sent: Hops | None = None
         self.attempts = 0
         self.at = 0.0
@@ -217,6 +218,7 @@ class Carriers:
         steps.append(PutNexthop(self._object(carrier, aim), replace=carrier.put is not None))
         sendings.append(Sending(carrier, aim))
         carrier.sent = aim
+        carrier.tried = True
         return carrier.attempts == 0
 
     def _object(self, carrier: Carrier, hops: Hops) -> NexthopObject:
@@ -376,6 +378,7 @@ class Carriers:
         self._taken = seen.keys() - ours.keys()
         for nhid, carrier in list(self._by_nhid.items()):
             carrier.sent = None
+            carrier.tried = nhid in ours
             if nhid in ours:
                 carrier.put = _content_of(ours[nhid], seen)
             elif carrier.put is not None:
@@ -442,7 +445,7 @@ class Carriers:
         for carrier in out:
             self._loose.pop(carrier, None)
             del self._by_nhid[carrier.nhid]
-        return sorted((c for c in out if c.put is not None), key=lambda c: not c.group)
+        return sorted((c for c in out if c.tried), key=lambda c: not c.group)
 
     def keep(self, carrier: Carrier, failure: Failure, now: float) -> None:
         """The kernel refused to drop it: once more, later."""
@@ -451,6 +454,10 @@ class Carriers:
         carrier.errno, carrier.text = failure.errno, failure.text
         self._by_nhid[carrier.nhid] = carrier
         self._loose[carrier] = None
+
+    def postponed(self, now: float) -> bool:
+        """Some object that should go has to wait."""
+        return any(carrier.at > now for carrier in self._loose)
 
     def next_at(self, now: float) -> float:
         """When a failed object may be tried again; infinity if there is none."""

@@ -1,17 +1,24 @@
 """The core of a via6 that sets routes up: sources, Rib and Fib, driven by what the kernel tells. Pure.
 
 The edge (apply, the daemon, the simulator) feeds it dumps and notifications and carries its plans to a kernel.
+
+The next hop of a declared IPv4 route may rest on a declared IPv6 route. The kernel does not tell a program what that
+program did itself, and a route of ours that another hand deletes comes back within the second. So next hops are
+resolved in what others put into the kernel plus what the Rib says of our own IPv6 routes, never in what the kernel
+happens to hold of ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from via6.config import RouteSpec
 from via6.fib import Fib
-from via6.model import PARTS, KernelEvent, Overrun, Snapshot
-from via6.rib import Rib, Update
+from via6.model import PARTS, PROTO_VIA6, Change, KernelEvent, Overrun, Route, Snapshot
+from via6.prefix import AF_INET6, Address
+from via6.rib import Cell, Drained, Entry, Rib, Update
 from via6.static import NAME, StaticSource, Unmet
 from via6.view import View
 
@@ -26,12 +33,13 @@ class Engine:
         self.rib = Rib([NAME])
         self.fib = Fib(objects=objects)
         self.fib.synchronise(snapshot)
-        self._view = View(snapshot)
+        self._view = View(_others(snapshot))
+        self._own: dict[tuple[Cell, Address], tuple[Entry, Route]] = {}
         self._source = StaticSource(routes)
-        self.rib.feed(NAME, self._source.refresh(self._view))
+        self.stale = False
+        self._refresh()
         self.rib.complete(NAME)
         self.fib.desire(self.rib.drain())
-        self.stale = False
 
     @property
     def unmet(self) -> list[Unmet]:
@@ -44,7 +52,8 @@ class Engine:
         for event in events:
             if isinstance(event, Overrun):
                 self.stale = True
-            concerns = self._view.observe(event) or concerns
+            elif not (isinstance(event.object, Route) and _is_ours(event.object)):
+                concerns = self._view.observe(event) or concerns
             self.fib.observe(event, now)
         if concerns and not self.stale:
             self._refresh()
@@ -53,7 +62,9 @@ class Engine:
         """A dump (`NEEDED_PARTS`) is the truth."""
         self.stale = False
         self.fib.synchronise(snapshot)
-        self._view = View(snapshot)
+        self._view = View(_others(snapshot))
+        for _, route in self._own.values():
+            self._view.observe(Change(route))
         self._refresh()
 
     def reload(self, routes: Iterable[RouteSpec]) -> None:
@@ -61,12 +72,53 @@ class Engine:
         self._source = StaticSource(routes)
         updates = [u for u in self._source.refresh(self._view) if isinstance(u, Update)]
         self.rib.replace_all(NAME, updates)
-        self.fib.desire(self.rib.drain())
+        drained = self.rib.drain()
+        self.fib.desire(drained)
+        if self._adopt(drained):
+            self._refresh()
 
     def leave(self) -> None:
         """Nothing is declared any more: what via6 installed goes."""
         self.reload(())
 
     def _refresh(self) -> None:
-        self.rib.feed(NAME, self._source.refresh(self._view))
-        self.fib.desire(self.rib.drain())
+        """Twice at most: our IPv6 routes never rest on our IPv6 routes (see `resolve`)."""
+        again = True
+        while again:
+            self.rib.feed(NAME, self._source.refresh(self._view))
+            drained = self.rib.drain()
+            self.fib.desire(drained)
+            again = self._adopt(drained)
+
+    def _adopt(self, drained: Drained) -> bool:
+        """Shows the view our own IPv6 routes as they should be now; True if that changed anything."""
+        changed = False
+        moved = set(drained.moved)
+        if any(path.family == AF_INET6 for path in moved):
+            for slot, (entry, _) in list(self._own.items()):
+                if entry.path in moved:
+                    changed = self._show(slot, entry) or changed
+        for decision in drained.decisions:
+            if decision.cell.size == 16:
+                for destination in decision.destinations:
+                    changed = self._show((decision.cell, destination), decision.entry) or changed
+        return changed
+
+    def _show(self, slot: tuple[Cell, Address], entry: Entry | None) -> bool:
+        _, before = self._own.pop(slot, (None, None))
+        after = entry.route.at(slot[1]) if entry is not None else None
+        if entry is not None and after is not None:
+            self._own[slot] = entry, after
+        if before == after:
+            return False
+        gone = before is not None and self._view.observe(Change(before, gone=True))
+        return (after is not None and self._view.observe(Change(after))) or gone
+
+
+def _is_ours(route: Route) -> bool:
+    return route.protocol == PROTO_VIA6
+
+
+def _others(snapshot: Snapshot) -> Snapshot:
+    """Without what via6 holds."""
+    return replace(snapshot, routes=snapshot.routes.where(lambda t: not _is_ours(t)))

@@ -33,7 +33,7 @@ from typing import Final
 
 from via6 import fib_watch
 from via6.carriers import Carrier, Carriers, Sending, backoff_s
-from via6.lots import DRIFTED, FAILED, INSTALLED, NEW, OURS, PENDING, SENT, Held, Lot, Lots, taken_text
+from via6.lots import DRIFTED, FAILED, INSTALLED, NEW, OURS, PENDING, SENT, TAKEN, Held, Lot, Lots, taken_text
 from via6.model import (
     TABLE_MAIN,
     Burst,
@@ -154,7 +154,7 @@ class Fib:
     ) -> None:
         """Slots of a lot that want and have this now: installed if the two agree, else waiting in `phase`; after a
         failure not before `at`."""
-        if want is not None and have is not None and self.fits(want, have):
+        if want is not None and have is not None and claim == OURS and self.fits(want, have):
             self.lots.place(lot, lot.cell, group, want, have, INSTALLED, claim=OURS)
         elif failure is not None:
             self.lots.place(
@@ -234,22 +234,16 @@ class Fib:
         op = lot.op
         lot = self.lots.take(lot, room)
         members = lot.listed or []
+        held = None
         if lot.want is not None:
-            carrier = self.carriers.of(lot.want.path)
-            held = self.hold(lot.want.template, carrier)
+            held = self.hold(lot.want.template, self.carriers.of(lot.want.path))
             template = held.route
         else:
-            held = None
-            template = self._deletable(lot)
+            assert lot.have is not None  # else nothing would be deleted
+            # Slot, protocol and attributes say enough. A way that has changed unseen must not save the route.
+            template = lot.have.template
         shot = _Shot(lot, members, held)
         return Burst(op, RouteBlock(template, members)), shot
-
-    @staticmethod
-    def _deletable(lot: Lot) -> Route:
-        """What names the routes of a lot that goes; an nhid or next hops, the kernel wants no more than one of them."""
-        assert lot.have is not None  # else nothing would be deleted
-        route = lot.have.route
-        return replace(route, next_hops=()) if route.nhid else route
 
     def _unused(self, now: float) -> list[Carrier]:
         lots = self.lots.all
@@ -257,8 +251,9 @@ class Fib:
         carriers = {lot.have.carrier for lot in lots if lot.have is not None and lot.have.carrier is not None}
         live = {lot.have for lot in lots if lot.have is not None}
         self._held = {key: held for key, held in self._held.items() if held in live}
-        self._sweep = False
-        return self.carriers.drops(paths, carriers, now)
+        found = self.carriers.drops(paths, carriers, now)
+        self._sweep = self.carriers.postponed(now)
+        return found
 
     def next_at(self, now: float) -> float:
         """When `plan` may have something to do that it has not now; infinity: not before something happens."""
@@ -301,28 +296,30 @@ class Fib:
             bad = [d for d in shot.members if d in refused]
             for failure, group in by_value(bad, (_plain(refused[d]) for d in bad)):
                 self._refused(shot, cell, group, failure, now)
-        if not good:
-            return
-        disturbed = self.disturbed and self.disturbed.intersection((cell, d) for d in good)
-        slots = self.lots.cells[cell]
-        whole = shot.lot.count == len(good) and shot.lot.phase is SENT
-        for lot, group in [(shot.lot, good)] if whole else by_value(good, map(slots.__getitem__, good)):
-            if overrun:
-                self.settle(lot, group, lot.want, lot.have)
-            else:
-                self.settle(lot, group, lot.want, shot.held, claim=OURS)
-        for slot in disturbed or ():
+        if good:
+            slots = self.lots.cells[cell]
+            whole = shot.lot.count == len(good) and shot.lot.phase is SENT
+            for lot, group in [(shot.lot, good)] if whole else by_value(good, map(slots.__getitem__, good)):
+                have, claim = (lot.have, lot.claim) if overrun else (shot.held, OURS if shot.held else NEW)
+                self.settle(lot, group, lot.want, have, claim=claim)
+        if self.disturbed:
+            self._disturbed(cell, shot.members, now)
+
+    def _disturbed(self, cell: Cell, members: list[Address], now: float) -> None:
+        """Another hand touched slots while they were sent: whether before or after us, what we believe to have there
+        may be gone."""
+        for slot in self.disturbed.intersection((cell, d) for d in members):
             self.disturbed.discard(slot)
-            touched = self.lots.find(*slot)
-            if touched is not None and touched.want is not None:
-                self.drift(slot, touched, now)
+            lot = self.lots.find(*slot)
+            if lot is not None and lot.want is not None and lot.have is not None:
+                self.drift(slot, lot, now)
 
     def _refused(self, shot: _Shot, cell: Cell, group: list[Address], failure: Failure, now: float) -> None:
         carrier = shot.held.carrier if shot.held is not None else None
         slots = self.lots.cells[cell]
         for lot, part in by_value(group, map(slots.__getitem__, group)):
             if shot.held is None and failure.errno in (ESRCH, ENOENT):
-                self.settle(lot, part, lot.want, None, claim=OURS)
+                self.settle(lot, part, lot.want, None)
             elif carrier is not None and carrier.put is None:
                 # The fault is the nexthop object's; it is the one that is tried again.
                 self.settle(lot, part, lot.want, lot.have, claim=lot.claim)
@@ -364,7 +361,7 @@ class Fib:
         self.repaired[slot] = max(now, at)
         while len(self.repaired) > DRIFTS_KEPT:
             del self.repaired[next(iter(self.repaired))]
-        self.settle(lot, [slot[1]], lot.want, None, phase=DRIFTED, claim=OURS, at=at)
+        self.settle(lot, [slot[1]], lot.want, lot.have, phase=DRIFTED, claim=TAKEN, at=at)
 
     # --- readers ---------------------------------------------------------------------------------------------------
 
@@ -414,7 +411,7 @@ class Fib:
             metric=cell.metric,
             phase=self._phase(lot),
             wanted=lot.want.route.at(destination) if lot.want is not None else None,
-            held=lot.have.route.at(destination) if lot.have is not None else None,
+            held=lot.have.route.at(destination) if lot.have is not None and lot.claim == OURS else None,
             errno=said.errno,
             text=said.text or text,
             attempts=said.attempts,

@@ -15,7 +15,7 @@ from collections import defaultdict
 from errno import EEXIST
 from typing import TYPE_CHECKING, Final
 
-from via6.lots import DRIFTED, FAILED, INSTALLED, NEW, OURS, PENDING, SENT, Held, Lot, taken_text
+from via6.lots import DRIFTED, FAILED, INSTALLED, LOST, OURS, PENDING, SENT, TAKEN, Held, Lot, taken_text
 from via6.model import (
     PROTO_VIA6,
     Change,
@@ -82,8 +82,10 @@ def _address(fib: Fib, address: InterfaceAddress, gone: bool) -> None:
         # With a link's last IPv4 address go, unannounced, all IPv4 routes out of it but those on nexthop objects.
         fib.needs_dump = True
     for lot in list(fib.lots.all):
-        if lot.have is not None and lot.have.template.src == address.address and lot.phase is not SENT:
-            fib.settle(lot, fib.lots.members(lot), lot.want, None)
+        if lot.have is None or lot.claim != OURS or lot.phase is SENT:
+            continue
+        if lot.have.template.src == address.address:
+            fib.settle(lot, fib.lots.members(lot), lot.want, lot.have, claim=LOST)
 
 
 def _failed(fib: Fib) -> list[Lot]:
@@ -91,13 +93,13 @@ def _failed(fib: Fib) -> list[Lot]:
 
 
 def _bereave(fib: Fib, carrier: Carrier) -> None:
-    """The carrier is no more, so its routes are not. They are added again, never by `replace`: whoever took such a
-    slot took an empty one."""
+    """The carrier is no more, so its routes are not; but the news may be older than the carrier. What is wanted is
+    added again, never by `replace`: whoever took such a slot took an empty one."""
     fib.needs_dump = fib.needs_dump or fib.under_way(carrier)
     for lot in list(fib.lots.all):
-        if lot.have is not None and lot.have.carrier is carrier:
+        if lot.have is not None and lot.have.carrier is carrier and lot.claim == OURS:
             phase = SENT if lot.phase is SENT else PENDING
-            fib.lots.place(lot, lot.cell, fib.lots.members(lot), lot.want, None, phase, claim=NEW)
+            fib.lots.place(lot, lot.cell, fib.lots.members(lot), lot.want, lot.have, phase, claim=LOST)
 
 
 # --- routes --------------------------------------------------------------------------------------------------------
@@ -118,9 +120,9 @@ def _route(fib: Fib, route: Route, gone: bool, now: float) -> None:
     if lot.phase is SENT:
         if not ours or (gone and lot.want is not None):
             fib.disturbed.add(slot)
-    elif lot.have is not None and (gone or not _is(route, lot.have)):
+    elif lot.have is not None and lot.claim == OURS and (gone or not _is(route, lot.have)):
         if lot.want is None:
-            fib.settle(lot, [slot[1]], None, None)
+            fib.settle(lot, [slot[1]], None, lot.have, claim=LOST)
         else:
             fib.drift(slot, lot, now)
 
@@ -178,10 +180,10 @@ def _found(fib: Fib, cell: Cell, group: list[Address], template: Route) -> None:
     slots = fib.lots.cells.get(cell)
     for lot, part in by_value(group, map(slots.get, group)) if slots else [(None, group)]:
         if lot is None:
-            fib.lots.place(None, cell, part, None, have, PENDING)
-        elif lot.have is have:
+            fib.lots.place(None, cell, part, None, have, PENDING, claim=OURS)
+        elif lot.have is have and lot.claim == OURS:
             if lot.phase is not INSTALLED and lot.want is not None and fib.fits(lot.want, have):
-                fib.settle(lot, part, lot.want, have)
+                fib.settle(lot, part, lot.want, have, claim=OURS)
         else:
             phase = DRIFTED if lot.phase is INSTALLED or lot.phase is DRIFTED else PENDING
             fib.settle(lot, part, lot.want, have, phase=phase, claim=OURS)
@@ -191,18 +193,20 @@ def _missing(fib: Fib, cell: Cell, group: list[Address]) -> None:
     """Slots in which the kernel has nothing of ours."""
     slots = fib.lots.cells[cell]
     for lot, part in by_value(group, [slots[d] for d in group]):
-        if lot.have is not None:
-            fib.settle(lot, part, lot.want, None, phase=DRIFTED if lot.phase is INSTALLED else PENDING)
+        if lot.have is None:
+            continue
+        if lot.phase is INSTALLED or lot.claim == TAKEN:
+            fib.settle(lot, part, lot.want, None, phase=DRIFTED, claim=TAKEN)
+        else:
+            fib.settle(lot, part, lot.want, None)
 
 
 def _occupied(fib: Fib, cell: Cell, protocol: int, group: list[Address]) -> None:
-    """Another hand's routes in slots we know. Where ours stood it must go; where ours never was it stays."""
+    """Another hand's routes in slots we know."""
     slots = fib.lots.cells[cell]
     fib.foreign.update(dict.fromkeys([(cell, d) for d in group], protocol))
     for lot, part in by_value(group, [slots[d] for d in group]):
-        if lot.phase is DRIFTED:
-            fib.settle(lot, part, lot.want, lot.have, phase=DRIFTED, claim=OURS)
-        elif lot.phase is FAILED and lot.errno == EEXIST:
+        if lot.phase is FAILED and lot.errno == EEXIST:
             fib.lots.place(
                 lot, cell, part, lot.want, lot.have, FAILED, claim=lot.claim,
                 attempts=lot.attempts, at=lot.at, errno=EEXIST, text=taken_text(protocol),

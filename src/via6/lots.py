@@ -36,7 +36,15 @@ WAITING: Final = frozenset({PENDING, FAILED, DRIFTED})
 NEW: Final = "new"
 """Nothing of ours is known to stand here: `add`, so that nothing of another hand is overwritten."""
 OURS: Final = "ours"
-"""Our route stood here and another hand removed or changed it: `replace`."""
+"""What the slot has stands there: `replace`, if anything."""
+LOST: Final = "lost"
+"""What the slot has has probably died with its link or nexthop object, unannounced: `add`."""
+TAKEN: Final = "taken"
+"""Another hand has removed or changed what the slot has: `replace`."""
+
+# In a slot LOST or TAKEN the news may be older than our last change, so what it has is not forgotten: if nobody wants
+# it any more it is deleted all the same, and the kernel's answer is the truth.
+
 BATCH: Final = 1 << 14
 """Routes in a lot that waits to be written: the grain in which a plan is cut without touching the dict."""
 
@@ -98,7 +106,7 @@ class Lot:
         """What must be done to the slots of a lot that waits."""
         if self.want is None:
             return "delete"
-        return "replace" if self.have is not None or self.claim == OURS else "add"
+        return "replace" if self.claim in (OURS, TAKEN) else "add"
 
 
 # want, have, phase, claim, attempts, at, errno, text

@@ -51,7 +51,6 @@ DEVICE_DOWN: Final = "device-down"
 NO_CARRIER: Final = "no-carrier"
 NOT_ON_LINK: Final = "not-on-link"
 NO_SOURCE: Final = "no-source"
-DUPLICATE_ADDRESS: Final = "duplicate-address"
 
 _DROPS: Final = frozenset({"blackhole", "unreachable", "prohibit"})
 

@@ -10,7 +10,7 @@ import pytest
 
 from support import Nets, via6
 from via6 import __version__
-from via6.cli.main import VERBS, dispatch, main
+from via6.cli.main import VERBS, _with_colour, dispatch, main
 from via6.errors import FAILED, OK, USAGE, Refusal
 
 
@@ -65,6 +65,21 @@ def test_wrong_options_before_the_verb(words: list[str]) -> None:
     assert (code, out) == (USAGE, "")
     assert "via6: error: " in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("-c route", "-c=auto route"),
+        ("-c never route", "-c=never route"),
+        ("route -c 10.0.0.1", "route -c=auto 10.0.0.1"),
+        ("route --color", "route --color=auto"),
+        ("-color=always route", "-color=always route"),
+        ("lab exec r1 -- ip -c route", "lab exec r1 -- ip -c route"),
+    ],
+)
+def test_a_colour_option_does_not_take_the_next_word(typed: str, read: str) -> None:
+    assert _with_colour(typed.split()) == read.split()
 
 
 @pytest.mark.parametrize("name", ["no-such-net", "../etc", "/no/such/path", "lab/node", "a b", "ü"])

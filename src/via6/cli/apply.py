@@ -15,6 +15,7 @@ import argparse
 
 from via6.cli.changes import Printer, counted, dump, failed_json, refused_json
 from via6.cli.files import load
+from via6.cli.main import add_output_options
 from via6.errors import FAILED, OK
 
 
@@ -27,9 +28,15 @@ def _seconds(text: str) -> int:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="configuration in TOML; - is standard input")
     parser.add_argument(
-        "--confirm", type=_seconds, default=0, metavar="SECONDS", help="undo it unless confirmed by then"
+        "--confirm",
+        type=_seconds,
+        default=0,
+        metavar="SECONDS",
+        help="take it back by then, unless `via6 confirm` is typed before",
     )
-    parser.add_argument("--accept-risk", choices=("lose-ssh",), help="even if it cuts the ssh session it is typed in")
+    parser.add_argument(
+        "--accept-risk", choices=("lose-ssh",), help="do it even if it cuts the ssh session it is typed in"
+    )
     add_output_options(parser, "-j")
 
 

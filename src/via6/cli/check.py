@@ -14,6 +14,7 @@ import argparse
 import json
 
 from via6.cli.files import describe, read
+from via6.cli.main import add_output_options
 from via6.config import parse
 from via6.errors import FAILED, OK
 

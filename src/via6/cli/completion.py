@@ -1,4 +1,4 @@
-"""Print the completion script of a shell: verbs, options, devices, namespaces, tables and protocols complete.
+"""Prints the completion script of a shell: verbs, options, devices, namespaces, tables and protocols complete.
 
 examples:
   via6 completion bash > /etc/bash_completion.d/via6      or, for now: eval "$(via6 completion bash)"

@@ -1,4 +1,4 @@
-"""Keeps what the last `via6 apply --confirm SECONDS` did.
+"""Keeps what the last `via6 apply --confirm SECONDS` did: it is not taken back any more (but by `via6 undo`).
 
 examples:
   via6 confirm

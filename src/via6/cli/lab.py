@@ -66,7 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, metavar="SECONDS", help="how long test waits for the last pair (default 30, more for"
         " large networks)",
     )  # fmt: skip
-    parser.add_argument("--software", metavar="NAME", help="what every router runs, whatever FILE says: via6, static or none")
+    parser.add_argument(
+        "--software", metavar="NAME", help="what every router runs, whatever FILE says: via6, static or none"
+    )
     add_output_options(parser, "-j", "-br")
 
 

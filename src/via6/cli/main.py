@@ -60,7 +60,7 @@ _OUTPUT: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
     "-j": (("-j", "-json", "--json"), {"dest": "json", "action": "store_true", "help": "print JSON"}),
     "-4": (("-4",), {"dest": "family", "action": "store_const", "const": 4, "help": "IPv4 only"}),
     "-6": (("-6",), {"dest": "family", "action": "store_const", "const": 6, "help": "IPv6 only"}),
-    "-br": (("-br", "-brief", "--brief"), {"dest": "brief", "action": "store_true", "help": "print the essence only"}),
+    "-br": (("-br", "-brief", "--brief"), {"dest": "brief", "action": "store_true", "help": "one short line each"}),
     "-c": (("-c", "-color", "--color"), {
         "dest": "color", "choices": _WHEN, "metavar": "WHEN",
         "help": "colours: auto (the same as -c alone; heeds NO_COLOR), always or never",
@@ -68,9 +68,7 @@ _OUTPUT: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-def add_output_options(
-    parser: argparse.ArgumentParser, *wanted: str, default: object = argparse.SUPPRESS
-) -> None:
+def add_output_options(parser: argparse.ArgumentParser, *wanted: str, default: object = argparse.SUPPRESS) -> None:
     """Those of -j -4 -6 -br -c that a verb heeds: all are taken before the verb, these after it as well."""
     for name in wanted:
         flags, how = _OUTPUT[name]

@@ -1,6 +1,6 @@
 """Prints what `apply` would change on this node, and changes nothing.
 
-`+` would be added, `~` changed, `-` removed, `!` cannot be done (with the remedy).
+`+` would be added, `~` changed, `-` removed, `!` cannot be done (with the remedy). Needs no root.
 Exit code: 0, or 1 if something declared cannot be done; with --exit-code 3 if something would change.
 
 examples:
@@ -14,6 +14,7 @@ import argparse
 
 from via6.cli.changes import Printer, counted, dump, refused_json
 from via6.cli.files import load
+from via6.cli.main import add_output_options
 from via6.errors import FAILED, OK, TROUBLE
 
 

@@ -1,7 +1,8 @@
 """Prints the declared routes in the words of another system, for machines that will not run via6.
 
-SYSTEM is iproute2 (for `ip -batch`), networkd, bird, freebsd, openbsd, netplan or networkmanager. A route that the
-system cannot express, or would misread, is refused by name: it is left out, said on stderr, and the exit code is 1.
+SYSTEM is iproute2 (for `ip -batch`), networkd, bird, freebsd, openbsd, netplan or networkmanager (nm). A route that
+the system cannot express, or would misread, is refused by name: it is left out, said on stderr, and the exit code is
+1. Nothing of this machine is looked at.
 
 examples:
   via6 render iproute2 via6.toml | ip -batch -
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 from via6.cli.files import load
+from via6.cli.main import add_output_options
 from via6.errors import FAILED, OK, Refusal
 from via6.render import ALIASES, SYSTEMS, Refused, Rendered, render
 
@@ -24,9 +26,14 @@ _OURS = "# Written by via6 render "
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("system", metavar="SYSTEM", choices=[*SYSTEMS, *ALIASES], help=", ".join([*SYSTEMS, *ALIASES]))
+    parser.add_argument("system", metavar="SYSTEM", choices=[*SYSTEMS, *ALIASES], help="one of those above")
     parser.add_argument("file", metavar="FILE", help="configuration in TOML; - is standard input")
-    parser.add_argument("-o", "--output", metavar="DIR", help="write the files into this folder instead")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="write the files into this folder instead: all, or none if a route was refused",
+    )
     add_output_options(parser, "-j")
 
 

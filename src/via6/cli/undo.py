@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from via6.cli.changes import Printer, counted, dump, failed_json
+from via6.cli.main import add_output_options
 from via6.errors import FAILED, OK
 
 

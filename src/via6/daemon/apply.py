@@ -82,7 +82,7 @@ def apply(
     require()
     objects = release() >= _OBJECTS_FROM
     with FibLock("apply"), LinuxKernel() as kernel:
-        _refuse_pending()
+        journal.refuse_pending()
         proposal = propose(kernel, routes)
         if not proposal.difference:
             return Report(proposal, Difference(), ())
@@ -106,7 +106,7 @@ def _write(name: str, before: Mapping[Slot, Route], after: Mapping[Slot, Route])
     entries = [Entry(None, r) for r in found.add]
     entries += [Entry(old, new) for old, new in found.replace]
     entries += [Entry(r, None) for r in found.delete]
-    written = Journal(name, tuple(entries), journal.boot_id())
+    written = Journal(name, tuple(entries), journal.identity())
     journal.write(written)
     return written
 
@@ -139,37 +139,22 @@ def undo() -> tuple[Difference, list[Route], list[Status]]:
 
 
 def confirm() -> Journal:
-    """Keeps what the last `apply --confirm` did."""
-    last = journal.read()
-    if not _pending(last):
-        raise Refusal("nothing waits for confirmation here", "`via6 apply --confirm SECONDS FILE` does")
-    _stop_watcher(last)
-    kept = replace(last, confirm_pid=0, confirm_start=0)
-    journal.write(kept)
-    return kept
+    """Keeps what the last `apply --confirm` did. The lock, because it may just be taken back."""
+    with FibLock("confirm"):
+        last = journal.read()
+        if not journal.pending(last):
+            raise Refusal("nothing waits for confirmation here", "`via6 apply --confirm SECONDS FILE` does")
+        _stop_watcher(last)
+        kept = replace(last, confirm_pid=0, confirm_start=0)
+        journal.write(kept)
+        return kept
 
 
 # --- the process that takes it back --------------------------------------------------------------------------------
 
 
-def _pending(last: Journal) -> bool:
-    return bool(last.confirm_pid) and journal.start_time(last.confirm_pid) == last.confirm_start != 0
-
-
-def _refuse_pending() -> None:
-    try:
-        last = journal.read()
-    except Refusal:
-        return
-    if _pending(last):
-        raise Refusal(
-            f"the apply of {last.file} waits for confirmation",
-            "first `via6 confirm` to keep it, or `via6 undo`",
-        )
-
-
 def _stop_watcher(last: Journal) -> None:
-    if _pending(last) and last.confirm_pid != os.getpid():
+    if journal.pending(last) and last.confirm_pid != os.getpid():
         with contextlib.suppress(ProcessLookupError):
             os.kill(last.confirm_pid, signal.SIGTERM)
 

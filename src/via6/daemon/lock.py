@@ -2,7 +2,7 @@
 
 The lock is a listening Unix socket with an abstract name: such names are per network namespace, which is just what
 must be locked, and vanish with the process, also after kill -9. Any user may bind one, so the holder's user decides:
-only root's or our own counts.
+only root's or our own counts, and a name that somebody else sits on is passed over for the next one.
 """
 
 from __future__ import annotations
@@ -12,43 +12,82 @@ import errno
 import os
 import socket
 import struct
+import time
 from typing import Final
 
 from via6.errors import Refusal
 
-_NAME: Final = "\0via6/fib"
+_NAMES: Final = ("\0via6/fib", "\0via6/fib/1", "\0via6/fib/2", "\0via6/fib/3")
+_QUEUE: Final = 4096  # who asks takes a place in it until the holder takes notice (`drain`) or goes
+_TRIES: Final = 5  # a name is bound a moment before it listens
 
 
-def _holder() -> tuple[int, int] | None:
-    """(pid, uid) of who listens, or None if nobody does."""
+def _holder(name: str) -> int | None:
+    """Pid of the via6 that listens there (0: one of another pid namespace), None if there is none."""
+    for _ in range(_TRIES):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(name)
+            except ConnectionRefusedError:
+                if not _bound(name):
+                    return None
+                time.sleep(0.02)
+                continue
+            except OSError:
+                return None
+            pid, uid, _gid = struct.unpack("=iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return int(pid) if uid in (0, os.getuid()) else None
+    return None
+
+
+def _bound(name: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
         try:
-            probe.connect(_NAME)
+            probe.bind(name)
         except OSError:
-            return None
-        pid, uid, _gid = struct.unpack("=iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return pid, uid
+            return True
+        return False
 
 
 class FibLock:
     """Held until `close`. Raises Refusal when another via6 holds it."""
 
     def __init__(self, purpose: str) -> None:
+        self._purpose = purpose
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
         try:
-            self._socket.bind(_NAME)
-            self._socket.listen(8)
-        except OSError as error:
+            own = next((name for name in _NAMES if self._take(name)), None)
+            for name in _NAMES:
+                # Also behind ours: it may have been taken while a stranger sat on the name that is ours now.
+                if name != own:
+                    self._refuse(_holder(name))
+        except BaseException:
             self._socket.close()
+            raise
+
+    def _take(self, name: str) -> bool:
+        try:
+            self._socket.bind(name)
+            self._socket.listen(_QUEUE)
+        except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise Refusal(f"cannot lock the FIB: {error.strerror}", "try again") from None
-            holder = _holder()
-            if holder and holder[1] in (0, os.getuid()):
-                raise Refusal(
-                    f"another via6 (pid {holder[0]}) keeps the routes here; {purpose} would fight it",
-                    f"change its file and `kill -HUP {holder[0]}`, or stop it first with `kill {holder[0]}`",
-                ) from None
+            self._refuse(_holder(name))
+            return False
+        return True
+
+    def _refuse(self, pid: int | None) -> None:
+        if pid == 0:
+            raise Refusal(
+                f"a via6 of another container keeps the routes here; {self._purpose} would fight it", "stop it first"
+            )
+        if pid:
+            raise Refusal(
+                f"another via6 (pid {pid}) keeps the routes here; {self._purpose} would fight it",
+                f"change its file and `kill -HUP {pid}`, or stop it first with `kill {pid}`",
+            )
 
     def __enter__(self) -> FibLock:
         return self
@@ -57,11 +96,14 @@ class FibLock:
         self.close()
 
     def close(self) -> None:
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """Readable when somebody has asked who holds the lock."""
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Takes notice of those who asked; they know already."""
         with contextlib.suppress(OSError):
-            self._socket.close()
-
-
-def daemon_pid() -> int:
-    """Pid of the via6 that keeps this namespace's routes, or 0."""
-    holder = _holder()
-    return holder[0] if holder and holder[1] in (0, os.getuid()) else 0
+            while True:
+                self._socket.accept()[0].close()

@@ -7,15 +7,17 @@ be tried again. Each ends in `_settle`, which carries the engine's plans to the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from via6.config import Config
+from via6.daemon.lock import FibLock
 from via6.engine import NEEDED_PARTS, Engine
 from via6.errors import FAILED, OK, Refusal
 from via6.kernel.linux import LinuxKernel, release
@@ -43,8 +45,9 @@ def notify(state: str) -> None:
 
 
 def log(text: str) -> None:
-    """One line for the journal, or for the terminal."""
-    print(f"via6: {text}", file=sys.stderr, flush=True)
+    """One line for the journal, or for the terminal; if that is gone, the routes matter more."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"via6: {text}", file=sys.stderr, flush=True)
 
 
 def describe(unmet: Unmet) -> str:
@@ -58,8 +61,9 @@ def describe(unmet: Unmet) -> str:
 class Daemon:
     """`load` reads the configuration again, for SIGHUP; it raises Refusal and then the old one stays in force."""
 
-    def __init__(self, config: Config, load: Callable[[], Config], *, keep: bool) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config], lock: FibLock, *, keep: bool) -> None:
         self._load = load
+        self._lock = lock
         self._keep = keep
         self._kernel = LinuxKernel()
         self._watch = self._kernel.watch()
@@ -81,13 +85,17 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.set_exception_handler(self._broken)
         loop.add_reader(self._watch.fileno(), self._guarded, self._on_events)
+        loop.add_reader(self._lock.fileno(), self._lock.drain)
         self._guarded(self._settle)
-        log(f"ready: {self._summary()}")
-        notify(f"READY=1\nSTATUS={self._summary()}")
+        if not self._stopped.is_set():
+            log(f"ready: {self._summary()}")
+            notify(f"READY=1\nSTATUS={self._summary()}")
         await self._stopped.wait()
         notify("STOPPING=1")
         loop.remove_reader(self._watch.fileno())
+        loop.remove_reader(self._lock.fileno())
         if self._timer:
             self._timer.cancel()
         if self._keep:
@@ -103,11 +111,19 @@ class Daemon:
         try:
             work()
         except Refusal as refusal:
-            log(str(refusal))
-            self._code = FAILED
-            assert self._stopped is not None
-            self._keep = True
-            self._stopped.set()
+            self._give_up(str(refusal))
+
+    def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of our own: what we believe may be wrong, so a fresh start (systemd makes one) is better than to
+        go on. The routes stay and are adopted then."""
+        self._give_up(f"a fault in via6, please report it: {context.get('exception') or context['message']!r}")
+
+    def _give_up(self, why: str) -> None:
+        log(why)
+        self._code = FAILED
+        self._keep = True
+        assert self._stopped is not None
+        self._stopped.set()
 
     def _on_events(self) -> None:
         self._engine.observe(self._watch.read(), time.monotonic())
@@ -180,9 +196,9 @@ class Daemon:
         self._told = now
 
 
-def serve(config: Config, load: Callable[[], Config], *, keep: bool) -> int:
+def serve(config: Config, load: Callable[[], Config], lock: FibLock, *, keep: bool) -> int:
     """Runs the daemon in this network namespace; the exit code."""
-    daemon = Daemon(config, load, keep=keep)
+    daemon = Daemon(config, load, lock, keep=keep)
     try:
         return asyncio.run(daemon.run())
     finally:

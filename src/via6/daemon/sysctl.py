@@ -6,10 +6,9 @@ After a kill -9 the file is still there, so the next run restores what was befor
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from via6.daemon.journal import boot_id, state_folder
+from via6.daemon.journal import identity, state_file
 from via6.errors import Refusal
 
 
@@ -17,12 +16,12 @@ class Sysctls:
     """Changed sysctls of this network namespace, by path below /proc/sys."""
 
     def __init__(self) -> None:
-        self._path = state_folder() / f"sysctl-{os.stat('/proc/self/ns/net').st_ino}.json"
+        self._path = state_file("sysctl")
         self._old: dict[str, str] = {}
         try:
             found = json.loads(self._path.read_text())
-            if found.get("boot") == boot_id():
-                self._old = dict(found["old"])
+            if found.get("namespace") == identity():
+                self._old = {str(name): str(value) for name, value in found["old"].items()}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -42,16 +41,19 @@ class Sysctls:
             raise Refusal(f"{error.filename}: {error.strerror}", "run it as root; set VIA6_STATE to a folder") from None
 
     def restore(self) -> None:
-        """Puts every old value back and forgets it."""
-        for name, old in self._old.items():
-            path = Path("/proc/sys") / name
-            if path.exists():  # an interface may be gone, and its sysctls with it
-                path.write_text(old)
+        """Puts every old value back and forgets it. Raises Refusal."""
+        try:
+            for name, old in self._old.items():
+                path = Path("/proc/sys") / name
+                if path.exists():  # an interface may be gone, and its sysctls with it
+                    path.write_text(old)
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Refusal(f"{error.filename}: {error.strerror}", f"the old values are in {self._path}") from None
         self._old.clear()
-        self._path.unlink(missing_ok=True)
 
     def _save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
-        new.write_text(json.dumps({"boot": boot_id(), "old": self._old}))
+        new.write_text(json.dumps({"namespace": identity(), "old": self._old}))
         new.replace(self._path)

@@ -92,6 +92,8 @@ class NetlinkSocket:
             data, (portid, _groups) = self._socket.recvfrom(DATAGRAM)
             if portid == 0:
                 return data
+            if deadline_s and time.monotonic() > until:  # somebody floods us
+                raise TimeoutError
 
     def drain(self) -> None:
         """Throws away what waits, so that the next answer is an answer to the next question. Bounded."""

@@ -75,5 +75,9 @@ class LinuxWatch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+                # What still waits was told before the loss. Read after the dump that must come now, it would undo
+                # what the dump says of things whose last notification is among the lost ones.
+                self._socket.drain()
                 found.append(Overrun())
+                break
         return found

@@ -99,7 +99,7 @@ def _forbidden(error: OSError) -> Refusal:
             "`sysctl user` shows the limits; `lsns` shows the namespaces there are",
         )
     return Refusal(
-        f"this system forbids namespaces here: {error.strerror} ({error.filename})",
+        f"this system forbids namespaces here: {error.strerror}" + (f" ({error.filename})" if error.filename else ""),
         "run it as root; in a container, start that with --privileged"
         " or with --security-opt seccomp=unconfined --security-opt apparmor=unconfined",
     )

@@ -121,13 +121,15 @@ def execute(name: str, argv: Sequence[str]) -> int:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:  # only a child is in the pid namespace, and ends with the lab
+        code = FAILED
         try:
-            os._exit(_become(namespace, argv))
+            code = _become(namespace, argv)
         except Refusal as refusal:
             print(f"via6: {refusal}", file=sys.stderr)
+            code = refusal.code
         finally:
             sys.stderr.flush()
-            os._exit(FAILED)
+            os._exit(code)
     for number in (signal.SIGINT, signal.SIGQUIT):  # Ctrl-C is for the program in the node
         signal.signal(number, signal.SIG_IGN)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

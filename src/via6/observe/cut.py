@@ -52,6 +52,6 @@ def cuts(address: Address, routes: RouteTable, plan: Plan) -> bool:
         key = route.prefix.length, route.metric
         if step.op == "delete":
             after.pop(key, None)
-        else:
+        elif step.op != "add" or key not in after:  # the kernel adds nothing to a slot that is taken
             after[key] = replace(route, next_hops=hops.get(route.nhid, route.next_hops))
     return _way(before) != _way(after)
