@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from errno import EEXIST, ENOENT, ESRCH
+from errno import EEXIST, EINVAL, ENOENT, ESRCH
 from math import inf
 from typing import Final
 
@@ -240,8 +240,7 @@ class Fib:
             template = held.route
         else:
             assert lot.have is not None  # else nothing would be deleted
-            # Slot, protocol and attributes say enough. A way that has changed unseen must not save the route.
-            template = lot.have.template
+            template = _deletable(lot.have)
         shot = _Shot(lot, members, held)
         return Burst(op, RouteBlock(template, members)), shot
 
@@ -318,7 +317,8 @@ class Fib:
         carrier = shot.held.carrier if shot.held is not None else None
         slots = self.lots.cells[cell]
         for lot, part in by_value(group, map(slots.__getitem__, group)):
-            if shot.held is None and failure.errno in (ESRCH, ENOENT):
+            # EINVAL: the nexthop object that we named is no more, and the routes on it died with it.
+            if shot.held is None and failure.errno in (ESRCH, ENOENT, EINVAL):
                 self.settle(lot, part, lot.want, None)
             elif carrier is not None and carrier.put is None:
                 # The fault is the nexthop object's; it is the one that is tried again.
@@ -417,6 +417,17 @@ class Fib:
             attempts=said.attempts,
             retry_at=said.at,
         )
+
+
+def _deletable(have: Held) -> Route:
+    """What names routes to be deleted. Slot, protocol and attributes say enough, so that a way that has changed unseen
+    does not save the route; but to IPv4 metric 0 means any (fib_table_delete, net/ipv4/fib_trie.c), and if the route
+    is gone already the one behind it would be taken. So there the way is said, too: by nhid or by next hops, the
+    kernel wants no more than one of them."""
+    template, carrier = have.template, have.carrier
+    if carrier is None or template.metric or template.family == AF_INET6:
+        return template
+    return replace(template, nhid=carrier.nhid) if carrier.nhid else replace(template, next_hops=carrier.hops)
 
 
 def _plain(failure: Failure) -> Failure:
