@@ -10,7 +10,8 @@ hops. A carrier stands for that object. The facts behind the rules (net/ipv4/nex
   routes are rewritten.
 - Carrier loss and the end of a device delete the objects on it, silently; groups lose that member, an emptied group
   dies. A down link is therefore not tried at all, and a group is put with those members that work.
-- An id is never used twice in a row, so that a late notification about a deleted object hits nothing new.
+- Ids only go up, also past those that an earlier run left, so that a late notification about a deleted object, or a
+  deletion that has to be repeated, hits nothing new.
 
 A failed object is retried with backoff, once for the path and not once for each of its routes: the routes wait. The
 first time an object is put, its routes follow in the same plan without waiting for the answer; after a failure they
@@ -408,6 +409,8 @@ class Carriers:
             families = [seen[m].family for m, _ in o.group if m in seen and seen[m].via is None]
             carrier = Carrier(nhid, hops, families[0] if families else o.family, put=hops, group=bool(o.group))
             self._by_nhid[nhid] = carrier
+            if self._next <= nhid < LAST_NHID:
+                self._next = nhid + 1
             if nhid in members:
                 carrier.member = True
                 key = (hops[0], o.family)

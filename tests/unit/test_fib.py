@@ -361,6 +361,26 @@ def test_what_an_earlier_run_left_is_adopted(bench: Bench) -> None:
     assert len(bench.objects()) == 1
 
 
+def test_the_id_of_an_object_that_goes_is_not_given_to_another(bench: Bench) -> None:
+    bench.rib.complete("static")
+    bench.kernel.apply(Plan((PutNexthop(NexthopObject(FIRST_NHID + 1, A, 2)),)))  # an earlier run's
+    bench.restart()
+    bench.rib.complete("static")
+    bench.kernel.fail(ENOMEM)
+    bench.fib.desire(bench.rib.drain())
+    plan = bench.fib.plan(bench.now)
+    assert plan.steps == (DropNexthop(FIRST_NHID + 1),)
+    bench.want(TEN, hop(A), hop(B, 3))
+    bench.fib.desire(bench.rib.drain())
+    other = bench.fib.plan(bench.now)
+    for sent in (plan, other):
+        bench.fib.results(sent, bench.kernel.apply(sent), bench.now)
+    bench.now += 1
+    bench.run()
+    assert bench.routes()[TEN].next_hops == (hop(A), hop(B, 3))
+    assert FIRST_NHID + 1 not in bench.objects()
+
+
 def test_wishes_may_come_before_the_dump(bench: Bench) -> None:
     bench.want(TEN, hop(A), hop(B, 3))
     bench.run()
