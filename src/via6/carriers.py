@@ -342,7 +342,7 @@ class Carriers:
         for group in self._by_nhid.values():
             self.doubt = self.doubt or (carrier.member and group.group and group.sent is not None)
             if group.group and group.put and carrier.member:
-                left = tuple(h for h in group.put if self._member(h, group.family) is not carrier)
+                left = tuple(h for h in group.put if self._members.get(_member_key(h, group.family)) is not carrier)
                 if not left:
                     group.put = None
                     dead.append(group)

@@ -301,6 +301,9 @@ class Fib:
             for lot, group in [(shot.lot, good)] if whole else by_value(good, map(slots.__getitem__, good)):
                 have, claim = (lot.have, lot.claim) if overrun else (shot.held, OURS if shot.held else NEW)
                 self.settle(lot, group, lot.want, have, claim=claim)
+        carrier = shot.held.carrier if shot.held is not None else None
+        if good and carrier is not None and carrier.put is None:
+            self.needs_dump = True  # the kernel took routes on an object that it has not, as we believed
         if self.disturbed:
             self._disturbed(cell, shot.members, now)
 

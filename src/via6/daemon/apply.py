@@ -120,12 +120,13 @@ def undo() -> tuple[Difference, list[Route], list[Status]]:
         held = ours(snapshot)
         wanted = dict(held)
         changed: list[Route] = []
+        theirs = occupied(snapshot, [entry.after for entry in last.entries if entry.after])
         for entry in last.entries:
             route = entry.after or entry.before
             assert route is not None
             key = slot(route)
-            if held.get(key) == entry.before:
-                continue
+            if held.get(key) == entry.before and key not in theirs:
+                continue  # taken back already, by hand
             if held.get(key) != entry.after:
                 changed.append(route)
             elif entry.before is not None:
