@@ -60,7 +60,7 @@ class Carrier:
     has under this id (None: nothing), `sent` what is on its way there."""
 
     __slots__ = (
-        "at", "attempts", "errno", "family", "group", "hops", "member", "nhid", "put", "sent", "text", "tried",
+        "at", "attempts", "errno", "family", "group", "hops", "member", "nhid", "parts", "put", "sent", "text", "tried",
     )  # fmt: skip
 
     def __init__(self, nhid: int, hops: Hops, family: int, *, put: Hops | None = None, group: bool = False) -> None:
@@ -69,6 +69,7 @@ class Carrier:
         self.family = family
         self.group = group
         self.member = False  # of a group, so it must never be replaced
+        self.parts: frozenset[int] = frozenset()  # of a group: the ids the kernel may have in it
         self.put = put
         self.tried = put is not None  # the kernel may know the id even when we believe that the object has died
         self.sent: Hops | None = None
@@ -219,6 +220,7 @@ class Carriers:
         steps.append(PutNexthop(self._object(carrier, aim), replace=carrier.put is not None))
         sendings.append(Sending(carrier, aim))
         carrier.sent = aim
+        carrier.parts |= self._parts(carrier, aim)
         carrier.tried = True
         return carrier.attempts == 0
 
@@ -230,17 +232,21 @@ class Carriers:
         family = carrier.family if hop.via is None else family_of(hop.via)
         return NexthopObject(carrier.nhid, hop.via, hop.ifindex, flags=hop.flags & NH_ONLINK, family=family)
 
+    def _parts(self, carrier: Carrier, hops: Hops) -> frozenset[int]:
+        return frozenset(self._member(hop, carrier.family).nhid for hop in hops) if carrier.group else frozenset()
+
     def settle(self, sending: Sending, failure: Failure | None, now: float) -> bool:
         """The kernel's answer to a PutNexthop. False: the kernel's state is not what we thought, a dump is needed."""
         carrier = sending.carrier
         carrier.sent = None
         if failure is None:
             carrier.put = sending.hops
+            carrier.parts = self._parts(carrier, sending.hops)
             carrier.rest()
             self._unsettle(carrier)
             return True
-        member_failed = carrier.group and any(self._member(hop, carrier.family).attempts for hop in sending.hops)
-        if member_failed:
+        members = [self._member(hop, carrier.family) for hop in sending.hops] if carrier.group else []
+        if any(member.attempts and member.put is None for member in members):
             return True  # the next try leaves that member out, so it need not wait
         carrier.attempts += 1
         carrier.at = now + backoff_s(carrier.attempts)
@@ -249,10 +255,6 @@ class Carriers:
             self._taken.add(carrier.nhid)
             return False
         return failure.errno != ENOENT
-
-    def forget_sent(self, sending: Sending) -> None:
-        """The answer was lost; a dump will tell."""
-        sending.carrier.sent = None
 
     # --- what happens to links and objects ---------------------------------------------------------------------------
 
@@ -382,6 +384,7 @@ class Carriers:
             carrier.tried = nhid in ours
             if nhid in ours:
                 carrier.put = _content_of(ours[nhid], seen)
+                carrier.parts = frozenset(member for member, _ in ours[nhid].group)
             elif carrier.put is not None:
                 carrier.put = None
             if nhid in self._taken:
@@ -408,6 +411,7 @@ class Carriers:
             hops = _content_of(o, seen)
             families = [seen[m].family for m, _ in o.group if m in seen and seen[m].via is None]
             carrier = Carrier(nhid, hops, families[0] if families else o.family, put=hops, group=bool(o.group))
+            carrier.parts = frozenset(member for member, _ in o.group)
             self._by_nhid[nhid] = carrier
             if self._next <= nhid < LAST_NHID:
                 self._next = nhid + 1
@@ -431,24 +435,23 @@ class Carriers:
 
     def drops(self, paths: set[Path], carriers: set[Carrier], now: float) -> list[Carrier]:
         """Objects of ours that none of these paths and routes need any more, in the order in which they must go:
-        groups before their members. They are forgotten; `keep` takes one back."""
+        groups, and when those are gone their members. They are forgotten; `keep` takes one back."""
         for path in [p for p in self._of if p not in paths]:
             self._set_loose(self._of.pop(path))
         used = carriers.union(self._of.values())
         self._direct = {hops: c for hops, c in self._direct.items() if c in used}
-        out = [c for c in self._loose if c not in carriers and c.at <= now]
-        needed = {
-            self._members.get(_member_key(hop, c.family))
-            for c in self._by_nhid.values() if c.group and c not in out
-            for hop in {*c.hops, *(c.put or ())}
-        }  # fmt: skip
-        out = [c for c in out if c not in needed]
-        out += [c for c in self._members.values() if c not in needed and c not in carriers and c.at <= now]
+        out = [c for c in (*self._loose, *self._members.values()) if c not in carriers and c.at <= now]
+        # Members stay while a group may have them, be it one that goes: without them it would shrink unseen.
+        needed = {nhid for c in self._by_nhid.values() if c.group for nhid in (c.nhid, *c.parts)}
+        unknown = [c for c in out if not c.tried]
+        groups = [c for c in out if c.tried and c.group]
+        dropped = groups or [c for c in out if c.tried and c.nhid not in needed]
+        out = unknown + dropped
         self._members = {k: c for k, c in self._members.items() if c not in out}
         for carrier in out:
             self._loose.pop(carrier, None)
             del self._by_nhid[carrier.nhid]
-        return sorted((c for c in out if c.tried), key=lambda c: not c.group)
+        return dropped
 
     def keep(self, carrier: Carrier, failure: Failure, now: float) -> None:
         """The kernel refused to drop it: once more, later."""

@@ -33,7 +33,7 @@ from typing import Final
 
 from via6 import fib_watch
 from via6.carriers import Carrier, Carriers, Sending, backoff_s
-from via6.lots import DRIFTED, FAILED, INSTALLED, NEW, OURS, PENDING, SENT, TAKEN, Held, Lot, Lots, taken_text
+from via6.lots import DRIFTED, FAILED, INSTALLED, LOST, NEW, OURS, PENDING, SENT, TAKEN, Held, Lot, Lots, taken_text
 from via6.model import (
     TABLE_MAIN,
     Burst,
@@ -301,6 +301,9 @@ class Fib:
             for lot, group in [(shot.lot, good)] if whole else by_value(good, map(slots.__getitem__, good)):
                 have, claim = (lot.have, lot.claim) if overrun else (shot.held, OURS if shot.held else NEW)
                 self.settle(lot, group, lot.want, have, claim=claim)
+        if self.foreign and shot.held is not None and not overrun:
+            for slot in self.foreign.keys() & {(cell, d) for d in good}:
+                del self.foreign[slot]
         carrier = shot.held.carrier if shot.held is not None else None
         if good and carrier is not None and carrier.put is None:
             self.needs_dump = True  # the kernel took routes on an object that it has not, as we believed
@@ -337,8 +340,8 @@ class Fib:
             self.settle(lot, group, lot.want, lot.have, claim=lot.claim, at=at, failure=failure)
             return
         for protocol, part in by_value(group, [self.foreign.get((lot.cell, d)) for d in group]):
-            # Unknown to us: a route that came unseen, or our own that we thought had died with its link.
-            self.needs_dump = self.needs_dump or protocol is None
+            # A route that came unseen, or our own that we thought had died with its link.
+            self.needs_dump = self.needs_dump or protocol is None or lot.claim == LOST
             said = replace(failure, text=taken_text(protocol))
             self.settle(lot, part, lot.want, lot.have, claim=lot.claim, at=at, failure=said)
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
 from via6.config import Config, Problem, parse
 from via6.config_text import MAX_OCTETS
 from via6.errors import Refusal
+
+_SHOWN: Final = 20  # problems; `via6 check` shows all
 
 
 def read(path: str) -> tuple[bytes, str]:
     """The octets of a file, at most one more than are allowed (so that `parse` sees that it is too large), and the
     name for messages. Raises Refusal."""
     if path == "-":
+        if sys.stdin is None:
+            raise Refusal("standard input is closed", "name a file")
         return sys.stdin.buffer.read(MAX_OCTETS + 1), "stdin"
     shown = os.fsencode(path).decode(errors="backslashreplace")  # a name need not be UTF-8, a message must
     try:
@@ -36,10 +41,13 @@ def describe(problem: Problem) -> str:
 
 
 def load(path: str) -> Config:
-    """For verbs that need a good file: everything `parse` has to say goes to stderr; with an error comes a Refusal."""
+    """For verbs that need a good file: the first things that `parse` has to say go to stderr; with an error comes a
+    Refusal."""
     config, problems = parse(*read(path))
-    for problem in problems:
+    for problem in problems[:_SHOWN]:
         print(describe(problem), file=sys.stderr)
+    if len(problems) > _SHOWN:
+        print(f"… and {len(problems) - _SHOWN} more", file=sys.stderr)
     if config is None:
         errors = sum(problem.severity == "error" for problem in problems)
         count = "a mistake" if errors == 1 else f"{errors} mistakes"

@@ -187,8 +187,19 @@ def _complete() -> None:
     argcomplete.autocomplete(parser)
 
 
+def _fill_standard_streams() -> None:
+    """A standard stream that was closed (`>&-`) is None, and its number would go to the next socket. Standard input
+    stays None: an empty text is not what somebody meant to give."""
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # takes the smallest free number
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - open for good
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def main(argv: list[str] | None = None) -> int:
     """The console script. Never a traceback for what a user, a file or the kernel can cause."""
+    _fill_standard_streams()
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     if isinstance(sys.stdout, io.TextIOWrapper):

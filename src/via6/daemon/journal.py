@@ -122,9 +122,10 @@ def refuse_pending() -> None:
 
 
 def start_time(pid: int) -> int:
-    """Start of a process in clock ticks since boot (proc(5), field 22), 0 if there is none."""
+    """Start of a process in clock ticks since boot (proc(5), field 22), 0 if there is none that lives."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])

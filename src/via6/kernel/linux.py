@@ -69,9 +69,9 @@ def release() -> tuple[int, int]:
 
 def parse_release(text: str) -> tuple[int, int]:
     """`6.1.0-28-amd64` -> (6, 1); what cannot be read counts as new."""
-    major, _, rest = text.partition(".")
-    minor = rest.partition(".")[0].partition("-")[0]
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (99, 0)
+    first, _, rest = text.partition(".")
+    major, minor = (part[: len(part) - len(part.lstrip("0123456789"))] for part in (first, rest))
+    return (int(major), int(minor or "0")) if major else (99, 0)
 
 
 def require(found: tuple[int, int] | None = None) -> None:

@@ -22,13 +22,16 @@ _DEPTH: Final = 2
 def pump(fib: Fib, kernel: Kernel, clock: Callable[[], float]) -> int:
     """Plans, applies, reports; dumps where the Fib asks for it. Returns the number of routes and objects sent.
     `clock` gives the seconds that the Fib's backoff counts in."""
-    sent = 0
-    for _ in range(_DUMPS):
+    sent = dumps = 0
+    while True:
         if fib.needs_dump:
+            if dumps == _DUMPS:
+                break
+            dumps += 1
             fib.synchronise(kernel.dump(NEEDED_PARTS))
         plan = fib.plan(clock(), BATCH)
         if not plan:
-            break
+            break  # it ends: what the kernel refused waits for its time
         if len(plan) < BATCH:
             # Small enough to be the only one: no thread for a single route.
             fib.results(plan, kernel.apply(plan), clock())
