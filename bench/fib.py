@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import os
 import resource
 import shutil
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from common import Row, child, ip, median, print_table, unshare_network
 from peers import new_iproute2, version
@@ -129,9 +131,7 @@ def run_ip_batch(n: int, hops: int, form: str, program: str, bench: str) -> None
 
 def run_pyroute2(n: int) -> None:
     index = prepare()
-    from pyroute2 import IPRoute
-
-    ipr = IPRoute()
+    ipr: Any = importlib.import_module("pyroute2").IPRoute()  # its types do not say what it exports
     via = {"family": socket.AF_INET6, "addr": HOPS[0]}
     start = time.perf_counter()
     for d in destinations(n):
