@@ -8,15 +8,15 @@ import os
 import pty
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import support
-from daemon_support import declare, objects, ours, router, running, state
+from daemon_support import declare, ours, router, running, state
 from support import Net, Nets, wait_until
 
 pytestmark = pytest.mark.root
@@ -30,7 +30,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "via6.toml"
 
 
-def via6(*words: object, netns: Net, env: dict[str, str] | None = None, **options: object) -> tuple[int, str, str]:
+def via6(*words: object, netns: Net, env: dict[str, str] | None = None, **options: Any) -> tuple[int, str, str]:
     code, out, err = support.via6(*words, netns=netns, env=env or {}, **options)
     assert "Traceback" not in err, err
     return code, out, err
@@ -45,12 +45,14 @@ def good(*words: object, netns: Net) -> str:
 TWO = ("to=10.0.0.0/8 via=2001:db8:1::2", "to=10.1.0.0/16 via=['2001:db8:1::2','2001:db8:2::2']")
 
 
-# --- plan ---------------------------------------------------------------------------------------------------------------
+# --- plan -------------------------------------------------------------------------------------------------------------
 
 
 def test_plan_after_apply_is_empty(nets: Nets, conf: Path) -> None:
     r, *_ = router(nets)
-    declare(conf, *TWO, "to=10.2.0.0/16 type=blackhole", "to=2001:db8:9::/48 via=2001:db8:2::2", "to=10.3.0.0/16 dev=eth0")
+    declare(
+        conf, *TWO, "to=10.2.0.0/16 type=blackhole", "to=2001:db8:9::/48 via=2001:db8:2::2", "to=10.3.0.0/16 dev=eth0"
+    )
     good("apply", conf, netns=r)
     code, out, _ = via6("plan", "--exit-code", conf, netns=r)
     assert (code, out) == (0, "nothing to change\n")
@@ -59,7 +61,8 @@ def test_plan_after_apply_is_empty(nets: Nets, conf: Path) -> None:
     assert state(r) == before
     declare(conf, "to=10.0.0.0/8 via=2001:db8:2::2")
     out = via6("plan", conf, netns=r)[1]
-    assert "~ 10.0.0.0/8 via inet6 2001:db8:2::2 dev eth1" in out and "- 10.1.0.0/16" in out
+    assert "~ 10.0.0.0/8 via inet6 2001:db8:2::2 dev eth1" in out
+    assert "- 10.1.0.0/16" in out
     assert "0 to add, 1 to change, 4 to remove" in out
 
 
@@ -70,23 +73,27 @@ def test_plan_beside_a_daemon(nets: Nets, conf: Path) -> None:
         assert via6("plan", "--exit-code", conf, netns=r)[0] == 0
         for verb in (("apply", conf), ("undo",), ("confirm",)):
             code, _, err = via6(*verb, netns=r)
-            assert code == 1 and "another via6 (pid " in err
+            assert code == 1
+            assert "another via6 (pid " in err
 
 
-# --- apply --------------------------------------------------------------------------------------------------------------
+# --- apply ------------------------------------------------------------------------------------------------------------
 
 
 def test_multipath_is_all_or_nothing(nets: Nets, conf: Path) -> None:
     r, one, _ = router(nets)
     declare(conf, "to=10.0.0.0/8 via=['2001:db8:1::2','2001:db8:66::2']", "to=10.1.0.0/16 via=2001:db8:1::2")
     code, out, _ = via6("apply", conf, netns=r)
-    assert code == 1 and "2001:db8:66::2" in out
-    assert not r.ip("route show 10.0.0.0/8") and r.ip("route show 10.1.0.0/16")
+    assert code == 1
+    assert "2001:db8:66::2" in out
+    assert not r.ip("route show 10.0.0.0/8")
+    assert r.ip("route show 10.1.0.0/16")
     one.ip("link set eth0 down")
     wait_until(lambda: "NO-CARRIER" in r.ip("link show eth0"))
     declare(conf, "to=10.0.0.0/8 via=['2001:db8:1::2','2001:db8:2::2']")
     code, out, _ = via6("apply", conf, netns=r)
-    assert code == 1 and "no carrier" in out
+    assert code == 1
+    assert "no carrier" in out
     assert not r.ip("route show 10.0.0.0/8")
 
 
@@ -95,11 +102,18 @@ def test_a_bad_file_changes_nothing(nets: Nets, conf: Path) -> None:
     declare(conf, *TWO)
     good("apply", conf, netns=r)
     before = state(r)
-    for text in ("[[route]]\n", "x = [", "[[route]]\nto='10.0.0.1/8'\nvia='fe80::1%eth0'\n", "\0", "[[route]]\nto='::1.2.3.4/0'"):
+    for text in (
+        "[[route]]\n",
+        "x = [",
+        "[[route]]\nto='10.0.0.1/8'\nvia='fe80::1%eth0'\n",
+        "\0",
+        "[[route]]\nto='::1.2.3.4/0'",
+    ):
         conf.write_text(text)
         for verb in ("plan", "apply", "run"):
             code, _, err = via6(verb, conf, netns=r)
-            assert code == 1 and str(conf) in err, err
+            assert code == 1, err
+            assert str(conf) in err, err
         assert state(r) == before
 
 
@@ -107,11 +121,12 @@ def test_from_standard_input(nets: Nets, conf: Path) -> None:
     r, *_ = router(nets)
     text = declare(conf, *TWO).read_text()
     code, out, err = via6("apply -", netns=r, input=text)
-    assert code == 0 and "2 added" in out, err
+    assert code == 0, err
+    assert "2 added" in out, err
     assert via6("plan --exit-code -", netns=r, input=text)[0] == 0
 
 
-# --- undo ---------------------------------------------------------------------------------------------------------------
+# --- undo -------------------------------------------------------------------------------------------------------------
 
 
 def test_undo_restores_exactly(nets: Nets, conf: Path) -> None:
@@ -124,14 +139,20 @@ def test_undo_restores_exactly(nets: Nets, conf: Path) -> None:
     empty = without_ids(r)
     good("apply", conf, netns=r)
     before = without_ids(r)
-    declare(conf, "to=10.0.0.0/8 via=['2001:db8:1::2','2001:db8:2::2']", "to=10.9.0.0/16 via=2001:db8:2::2", "to=2001:db8:9::/48 via=2001:db8:1::2")
+    declare(
+        conf,
+        "to=10.0.0.0/8 via=['2001:db8:1::2','2001:db8:2::2']",
+        "to=10.9.0.0/16 via=2001:db8:2::2",
+        "to=2001:db8:9::/48 via=2001:db8:1::2",
+    )
     good("apply", conf, netns=r)
     assert without_ids(r) != before
     out = good("undo", netns=r)
     assert "3 added, 2 changed, 1 removed" in out, out
     assert without_ids(r) == before
     code, _, err = via6("undo", netns=r)
-    assert code == 1 and "no apply to take back" in err
+    assert code == 1
+    assert "no apply to take back" in err
     declare(conf)
     good("apply", conf, netns=r)
     assert without_ids(r) == empty
@@ -159,7 +180,9 @@ def test_undo_leaves_alone_what_another_hand_changed(nets: Nets, conf: Path) -> 
     code, out, err = via6("undo", netns=r)
     assert "10.0.0.0/8 was changed by another hand since: left alone" in err
     assert code == 0
-    assert "10.1.0.0/16" in out and "10.3.0.0/16" in out and "0 added, 0 changed, 2 removed" in out
+    assert "10.1.0.0/16" in out
+    assert "10.3.0.0/16" in out
+    assert "0 added, 0 changed, 2 removed" in out
     assert "eth1 proto static" in r.ip("route show 10.0.0.0/8")
     assert not ours(r)
 
@@ -176,7 +199,8 @@ def test_the_journal_of_a_dead_namespace_is_not_used(nets: Nets, conf: Path) -> 
     inode = other.call(os.stat, "/proc/self/ns/net").st_ino
     shutil.copy(journal, journal.with_name(f"apply-{inode}.json"))
     code, _, err = via6("undo", netns=other)
-    assert code == 1 and "namespace that is gone" in err
+    assert code == 1
+    assert "namespace that is gone" in err
     assert not ours(other)
 
 
@@ -190,13 +214,15 @@ def test_a_journal_of_garbage(nets: Nets, conf: Path, garbage: bytes) -> None:
     before = state(r)
     for verb in ("undo", "confirm"):
         code, _, err = via6(verb, netns=r)
-        assert code == 1 and str(journal) in err and "remove the file" in err
+        assert code == 1
+        assert str(journal) in err
+        assert "remove the file" in err
     assert state(r) == before
     declare(conf, TWO[0])
     good("apply", conf, netns=r)
 
 
-# --- confirm ------------------------------------------------------------------------------------------------------------
+# --- confirm ----------------------------------------------------------------------------------------------------------
 
 
 def test_not_confirmed_is_taken_back_in_time(nets: Nets, conf: Path) -> None:
@@ -247,7 +273,9 @@ def test_pending_refuses_others(nets: Nets, conf: Path) -> None:
     declare(conf, *TWO)
     for verb in ("apply", "apply --confirm 5", "run"):
         code, _, err = via6(*verb.split(), conf, netns=r)
-        assert code == 1 and "waits for confirmation" in err and "via6 confirm" in err
+        assert code == 1
+        assert "waits for confirmation" in err
+        assert "via6 confirm" in err
     good("undo", netns=r)
     assert not ours(r)
     wait_until(lambda: not watchers(conf))
@@ -273,7 +301,7 @@ def test_seconds(nets: Nets, conf: Path, seconds: str) -> None:
     assert via6("apply", f"--confirm={seconds}", conf, netns=r)[0] == 2
 
 
-# --- ssh ----------------------------------------------------------------------------------------------------------------
+# --- ssh --------------------------------------------------------------------------------------------------------------
 
 
 CUTS = [
@@ -300,12 +328,14 @@ def test_does_not_cut_the_ssh_session(nets: Nets, conf: Path, client: str, to: s
     before = state(r)
     code, _, err = via6("apply", conf, netns=r, env=env)
     assert code == 1
-    assert f"this would change the way to {client}" in err and "--accept-risk=lose-ssh" in err
+    assert f"this would change the way to {client}" in err
+    assert "--accept-risk=lose-ssh" in err
     assert state(r) == before
     code, out, err = via6("apply", "--accept-risk=lose-ssh", conf, netns=r, env=env)
     assert code == 0, out + err
     code, _, err = via6("apply", declare(conf.with_name("b.toml")), netns=r, env=env)
-    assert code == 1 and "this would change the way" in err  # removing cuts, too
+    assert code == 1
+    assert "this would change the way" in err  # removing cuts, too
 
 
 def test_what_leaves_the_way_to_the_client_is_done(nets: Nets, conf: Path) -> None:
@@ -314,7 +344,8 @@ def test_what_leaves_the_way_to_the_client_is_done(nets: Nets, conf: Path) -> No
     r.ip("addr add 203.0.113.1/32 dev lo")
     r.ip("route add 198.51.100.0/24 via inet6 2001:db8:1::2 dev eth0")
     declare(
-        conf, "to=0.0.0.0/0 via=2001:db8:2::2", "to=198.51.100.0/25 via=2001:db8:1::2", "to=198.51.100.0/24 via=2001:db8:2::2 metric=9",
+        conf, "to=0.0.0.0/0 via=2001:db8:2::2", "to=198.51.100.0/25 via=2001:db8:1::2",
+        "to=198.51.100.0/24 via=2001:db8:2::2 metric=9",
         "to=198.51.100.7/32 via=2001:db8:2::2 table=100", "to=198.51.100.128/25 via=2001:db8:2::2",
     )  # fmt: skip
     code, out, err = via6("apply", conf, netns=r, env=env)
@@ -322,7 +353,8 @@ def test_what_leaves_the_way_to_the_client_is_done(nets: Nets, conf: Path) -> No
     # Into a slot that is taken the kernel adds nothing, so nothing is cut.
     declare(conf, "to=198.51.100.0/24 via=2001:db8:2::2", "to=198.51.100.0/25 via=2001:db8:1::2")
     code, out, err = via6("apply", conf, netns=r, env=env)
-    assert code == 1 and "another hand's route" in out, out + err
+    assert code == 1, out + err
+    assert "another hand's route" in out, out + err
 
 
 def test_a_session_that_ends_elsewhere_does_not_count(nets: Nets, conf: Path) -> None:
@@ -339,7 +371,7 @@ def test_an_odd_ssh_connection(nets: Nets, conf: Path, value: str) -> None:
     assert via6("apply", conf, netns=r, env={"SSH_CONNECTION": value})[0] == 0
 
 
-# --- without privilege ----------------------------------------------------------------------------------------------------
+# --- without privilege ------------------------------------------------------------------------------------------------
 
 
 def test_without_root(nets: Nets, conf: Path) -> None:
@@ -364,9 +396,11 @@ def test_without_root(nets: Nets, conf: Path) -> None:
         if verb == "plan":
             assert done.returncode == 0, done.stderr
             continue
-        assert done.returncode == 1 and done.stderr.startswith("via6: "), (verb, done.stdout, done.stderr)
+        assert done.returncode == 1, (verb, done.stdout, done.stderr)
+        assert done.stderr.startswith("via6: "), (verb, done.stdout, done.stderr)
         if verb != "undo":
             assert "run it as root" in done.stderr, (verb, done.stderr)
     code = support.run(*drop, sys.executable, "-m", "via6", "-n", r.name, "plan", conf, check=False)
-    assert code.returncode == 1 and "run it as root" in code.stderr
+    assert code.returncode == 1
+    assert "run it as root" in code.stderr
     assert state(r) == before

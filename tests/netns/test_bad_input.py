@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "via6.toml"
 
 
-def via6(*words: object, netns: Net | None = None, **options: object) -> tuple[int, str, str]:
+def via6(*words: object, netns: Net | None = None, **options: Any) -> tuple[int, str, str]:
     code, out, err = support.via6(*words, netns=netns, **options)
     assert "Traceback" not in out + err, err
     return code, out, err
@@ -44,7 +45,14 @@ FAULTS = [
     ("multicast", "10.0.0.0/8", "ff02::1", "not the address of one machine", "", "multicast"),
     ("unspecified", "10.0.0.0/8", "::", "not the address of one machine", "", "unspecified"),
     ("not-an-address", "10.0.0.0/8", "2001:db8::g", "not an IPv6 address", "", "not an IPv6 address"),
-    ("family", "2001:db8:9::/48", "192.0.2.1", "cannot have an IPv4 next hop", "IPv6 address", "needs an IPv6 next hop"),
+    (
+        "family",
+        "2001:db8:9::/48",
+        "192.0.2.1",
+        "cannot have an IPv4 next hop",
+        "IPv6 address",
+        "needs an IPv6 next hop",
+    ),
     ("not-on-link", "10.0.0.0/8", "2001:db8:77::1", "is not on a link", "via6 run", "not on link"),
     ("inside", "2001:db8:88::/48", "2001:db8:88::1", "cannot be reached", "", "no route"),
 ]
@@ -56,7 +64,9 @@ def said(text: str, *wanted: str) -> None:
 
 
 @root
-@pytest.mark.parametrize(("to", "via", "typed", "remedy", "declared"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+@pytest.mark.parametrize(
+    ("to", "via", "typed", "remedy", "declared"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
+)
 def test_faults_of_one_route(nets: Nets, conf: Path, to: str, via: str, typed: str, remedy: str, declared: str) -> None:
     r, *_ = router(nets)
     r.ip("-6 route add 2001:db8:77::/48 via 2001:db8:2::2")
@@ -114,7 +124,8 @@ def test_a_recursive_loop(nets: Nets, conf: Path) -> None:
         "to=10.1.0.0/16 via=2001:db8:a::1", "to=10.5.0.0/16 via=2001:db8:1::2",
     )  # fmt: skip
     code, out, err = via6("apply", conf, netns=r)
-    assert code == 1 and "10.5.0.0/16" in out, out + err
+    assert code == 1, out + err
+    assert "10.5.0.0/16" in out, out + err
     with running(r, conf) as daemon:
         daemon.says("waits")
         assert [e.split()[0] for e in ours(r)] == ["10.5.0.0/16"]
@@ -141,7 +152,8 @@ def test_contradicting_routes(nets: Nets, conf: Path) -> None:
         assert code == 1
         said(out + err, "route[0]", "route[1]", "metric")
     code, out, err = via6("render", "iproute2", conf)
-    assert code == 1 and not out
+    assert code == 1
+    assert not out
     assert not ours(r)
 
 
@@ -149,11 +161,14 @@ def test_contradicting_routes(nets: Nets, conf: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["route"], ["route", "add", "10/8", "via", "fe80::1", "dev", "eth0"], ["plan", "F"], ["apply", "F"], ["run", "F"], ["undo"],
-        ["confirm"], ["explain", "10.1.1.1"],
+        ["route"], ["route", "add", "10/8", "via", "fe80::1", "dev", "eth0"],
+        ["plan", "F"], ["apply", "F"], ["run", "F"],
+        ["undo"], ["confirm"], ["explain", "10.1.1.1"],
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("name", ["v6t-there-is-none", "", "/dev/null", "/proc/self/ns/mnt", "/nowhere/at/all", "..", "x\ny"])
+@pytest.mark.parametrize(
+    "name", ["v6t-there-is-none", "", "/dev/null", "/proc/self/ns/mnt", "/nowhere/at/all", "..", "x\ny"]
+)
 def test_namespace_missing(conf: Path, words: list[str], name: str) -> None:
     declare(conf, "to=10.0.0.0/8 via=fe80::1%eth0")
     if name and len(words) > 2 and name.startswith("/"):
@@ -164,12 +179,13 @@ def test_namespace_missing(conf: Path, words: list[str], name: str) -> None:
         return  # an empty name means this very namespace, as with `ip -n ""`
     code, _, err = via6("-n", name, *argv)
     if name:
-        assert code == 1 and err.startswith("via6: ")
+        assert code == 1
+        assert err.startswith("via6: ")
         said(err, "namespace")
     assert support.run("ip", "route").stdout == before
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def bad_files(folder: Path) -> list[tuple[str, str]]:
@@ -177,7 +193,9 @@ def bad_files(folder: Path) -> list[tuple[str, str]]:
     big = folder / "big.toml"
     with big.open("w") as out:
         for i in range(110_000):
-            out.write(f"[[route]]\nto = '10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32'\nvia = 'fe80::{i:x}%eth0'\nmetric = {i}\n")
+            out.write(
+                f"[[route]]\nto = '10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32'\nvia = 'fe80::{i:x}%eth0'\nmetric = {i}\n"
+            )
     long = folder / "long.toml"
     long.write_text("x = '" + "y" * 10_000_000 + "'")
     deep = folder / "deep.toml"
@@ -216,7 +234,10 @@ def test_ten_megabytes_of_routes(nets: Nets, conf: Path) -> None:
     r, *_ = router(nets)
     with conf.open("w") as out:
         for i in range(140_000):
-            out.write(f"[[route]]\nto = '10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32'\nvia = '2001:db8:{1 + i % 2}::2'\nmetric = {i % 7 + 1}\n")
+            out.write(
+                f"[[route]]\nto = '10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32'\n"
+                f"via = '2001:db8:{1 + i % 2}::2'\nmetric = {i % 7 + 1}\n"
+            )
     assert conf.stat().st_size > 9_000_000
     code, out_, err = via6("apply", conf, netns=r, timeout=200)
     if code == 0:
@@ -226,23 +247,24 @@ def test_ten_megabytes_of_routes(nets: Nets, conf: Path) -> None:
         said(err, "too large")
 
 
-# --- odd command lines --------------------------------------------------------------------------------------------------
+# --- odd command lines ------------------------------------------------------------------------------------------------
 
 
-WORDS = [
-    "", " ", "-", "--", "-n", "-j", "-4", "-6", "-c", "-br", "--netns", "--netns=", "-h", "--help", "-V", "route", "add", "del", "replace",
-    "show", "get", "explain", "check", "plan", "apply", "confirm", "undo", "render", "completion", "bash", "bird", "via", "dev", "src",
-    "metric", "table", "weight", "nexthop", "mtu", "type", "10/8", "0/0", "::/0", "10.0.0.1/8", "fe80::1", "fe80::1%eth0", "fe80::1%", "eth0",
-    "lo", "999999999999999999999999", "-1", "0x10", "1e9", "4294967295", "4294967296", "²", "١", "\udcff", "a\nb", "é" * 300, "%", "/", "//",
-    "1/2/3", "default", "any", "all", "--confirm", "--exit-code", "--keep", "--accept-risk", "lose-ssh", "--nexthop-compat-mode", "-batch", "/dev/null",
-    "/nowhere", "-v", "proto", "46", "static", "onlink", "blackhole", "from", "iif", "::ffff:1.2.3.4", "1.2.3.4%eth0", "'", '"', "$(id)", "\\",
-    "main", "local", "none", "route" * 1000,
-]  # fmt: skip
+_WORDS = """
+- -- -n -j -4 -6 -c -br --netns --netns= -h --help -V -v -batch --confirm --exit-code --keep --accept-risk lose-ssh
+route add del replace show get explain check plan apply confirm undo render completion bash bird
+via dev src metric table weight nexthop mtu type proto onlink from iif blackhole static main local none default any all
+10/8 0/0 ::/0 10.0.0.1/8 fe80::1 fe80::1%eth0 fe80::1% ::ffff:1.2.3.4 1.2.3.4%eth0 eth0 lo /dev/null /nowhere
+999999999999999999999999 -1 0x10 1e9 4294967295 4294967296 46 % / // 1/2/3 --nexthop-compat-mode
+"""
+WORDS = [*_WORDS.split(), "", " ", "\udcff", "a\nb", "é" * 300, "route" * 1000, "'", '"', "$(id)", "\\", "²", "١"]
 
 
-def raw(argv: list[bytes], **options: object) -> tuple[int, str]:
+def raw(argv: list[bytes], **options: Any) -> tuple[int, str]:
     """Exit code and stderr."""
-    done = subprocess.run([os.fsencode(sys.executable), b"-m", b"via6", *argv], capture_output=True, timeout=60, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run(
+        [os.fsencode(sys.executable), b"-m", b"via6", *argv], capture_output=True, timeout=60, check=False, **options
+    )
     return done.returncode, done.stderr.decode(errors="replace")
 
 
@@ -255,7 +277,11 @@ def test_odd_words(nets: Nets, tmp_path: Path) -> None:
     lines = [[verb, word] for verb, word in itertools.product(verbs, WORDS)]
     lines += [["route", "add", word, "via", "fe80::1", "dev", "lo"] for word in WORDS]
     lines += [["route", "add", "10/8", "via", word, "dev", "lo"] for word in WORDS]
-    lines += [["route", "add", "10/8", "via", "fe80::1", key, word] for key in ("dev", "src", "metric", "table", "weight") for word in WORDS]
+    lines += [
+        ["route", "add", "10/8", "via", "fe80::1", key, word]
+        for key in ("dev", "src", "metric", "table", "weight")
+        for word in WORDS
+    ]
     lines += [["explain", "10.1.1.1", key, word] for key in ("from", "iif", "mark") for word in WORDS]
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
@@ -271,11 +297,10 @@ def _many(lines: list[list[str]], folder: str) -> list[str]:
 
     os.environ["VIA6_STATE"] = folder
     os.environ["XDG_RUNTIME_DIR"] = folder
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     faults = []
     for argv in lines:
-        sys.stdin = io.TextIOWrapper(open(os.devnull, "rb"))
+        sys.stdin = io.TextIOWrapper(io.BytesIO())
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said_:
             try:
                 code = main(argv)
@@ -284,7 +309,11 @@ def _many(lines: list[list[str]], folder: str) -> list[str]:
             except BaseException as error:
                 faults.append(f"{argv}: {error!r}")
                 continue
-        if code not in (0, 1, 2, 3) or (code and not said_.getvalue().strip() and argv[0] not in ("explain", "route", "plan", "apply", "check", "render")):
+        if code not in (0, 1, 2, 3) or (
+            code
+            and not said_.getvalue().strip()
+            and argv[0] not in ("explain", "route", "plan", "apply", "check", "render")
+        ):
             faults.append(f"{argv}: {code} {said_.getvalue()}")
     return faults
 
@@ -295,21 +324,34 @@ NOT_UTF8 = b"\xff\xfe"
 @pytest.mark.parametrize(
     "argv",
     [
-        [NOT_UTF8], [b"route", NOT_UTF8], [b"-n", NOT_UTF8, b"route"], [b"check", NOT_UTF8], [b"plan", NOT_UTF8], [b"apply", NOT_UTF8],
-        [b"run", NOT_UTF8], [b"render", NOT_UTF8, b"x"], [b"render", b"bird", NOT_UTF8], [b"explain", NOT_UTF8], [b"route", b"add", NOT_UTF8],
-        [b"route", b"add", b"10/8", b"via", b"fe80::1", b"dev", NOT_UTF8], [b"lab", b"up", NOT_UTF8], [b"completion", NOT_UTF8],
+        [NOT_UTF8],
+        [b"route", NOT_UTF8],
+        [b"-n", NOT_UTF8, b"route"],
+        [b"check", NOT_UTF8],
+        [b"plan", NOT_UTF8],
+        [b"apply", NOT_UTF8],
+        [b"run", NOT_UTF8],
+        [b"render", NOT_UTF8, b"x"],
+        [b"render", b"bird", NOT_UTF8],
+        [b"explain", NOT_UTF8],
+        [b"route", b"add", NOT_UTF8],
+        [b"route", b"add", b"10/8", b"via", b"fe80::1", b"dev", NOT_UTF8],
+        [b"lab", b"up", NOT_UTF8],
+        [b"completion", NOT_UTF8],
         [b"explain", b"10.1.1.1", b"iif", NOT_UTF8],
     ],
-)  # fmt: skip
+)
 def test_arguments_that_are_not_utf8(argv: list[bytes]) -> None:
     for env in ({}, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}):
         code, err = raw(argv, env={**os.environ, **env})
-        assert code in (1, 2) and "Traceback" not in err and err.strip(), err
+        assert code in (1, 2), err
+        assert err.strip(), err
+        assert "Traceback" not in err
 
 
 SHOWS = [
-    ["-h"], ["help"], ["-V"], ["route", "-h"], ["completion", "bash"], ["check", "F"], ["render", "bird", "F"], ["plan", "F"],
-    ["route"], ["-j", "route", "show", "table", "all"],
+    ["-h"], ["help"], ["-V"], ["route", "-h"], ["completion", "bash"], ["check", "F"], ["render", "bird", "F"],
+    ["plan", "F"], ["route"], ["-j", "route", "show", "table", "all"],
 ]  # fmt: skip
 
 
@@ -322,13 +364,16 @@ def test_standard_output_that_takes_nothing(nets: Nets, conf: Path, words: list[
     argv = [sys.executable, "-m", "via6", "-n", r.name, *(str(conf) if w == "F" else w for w in words)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
-    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Exception ignored" not in done.stderr, done.stderr
     if words[-1] not in ("-h", "help", "-V"):  # there argparse itself looks away
-        assert done.returncode == 1 and "No space left" in done.stderr, (done.returncode, done.stderr)
+        assert done.returncode == 1, (done.returncode, done.stderr)
+        assert "No space left" in done.stderr, (done.returncode, done.stderr)
     for stream in (">&-", "2>&-", "<&-", ">&- 2>&- <&-", "| true"):
         line = " ".join(argv) + f" {stream}"
-        done = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, check=False, timeout=60)
-        assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr, (stream, done.stderr)
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60)
+        assert "Traceback" not in done.stderr, (stream, done.stderr)
+        assert "Exception ignored" not in done.stderr, (stream, done.stderr)
 
 
 @root
@@ -338,7 +383,8 @@ def test_apply_to_a_full_output_is_applied_and_can_be_undone(nets: Nets, conf: P
     with open("/dev/full", "w") as full:
         argv = [sys.executable, "-m", "via6", "-n", r.name, "apply", str(conf)]
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
-    assert done.returncode == 1 and "No space left" in done.stderr
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
     assert ours(r)
     assert via6("undo", netns=r)[0] == 0
     assert not ours(r)
@@ -355,4 +401,5 @@ def test_standard_input_missing_or_odd(nets: Nets, conf: Path) -> None:
             done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60)
             assert "Traceback" not in done.stderr, (line, done.stderr)
             if redirect != "</dev/null" and "-batch" not in verb:  # a batch of nothing is none, as with ip
-                assert done.returncode in (1, 2) and done.stderr.startswith("via6: "), (line, done.returncode, done.stderr)
+                assert done.returncode in (1, 2), line
+                assert done.stderr.startswith("via6: "), line

@@ -74,7 +74,7 @@ def burst(op: str, route: Route, destinations: list[bytes]) -> Burst:
     return Burst(op, RouteBlock(route, destinations))
 
 
-# --- failures -----------------------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 @root
@@ -153,9 +153,7 @@ def test_a_window_that_is_too_large_for_the_buffer_overruns(node: Net) -> None:
 def test_a_next_hop_that_dies_in_mid_burst(node: Net, kernel: LinuxKernel) -> None:
     """A thousand failures, and what stands in the kernel is what was not refused."""
     every = hosts(100_000)
-    plan = Plan(
-        (PutNexthop(NexthopObject(NHID, GATEWAY, index(node))), burst("add", template(nhid=NHID), every))
-    )
+    plan = Plan((PutNexthop(NexthopObject(NHID, GATEWAY, index(node))), burst("add", template(nhid=NHID), every)))
     child = os.fork()
     if not child:
         time.sleep(0.05)
@@ -181,10 +179,11 @@ def test_without_privilege(node: Net) -> None:
         return "", ""
 
     message, remedy = node.call(attempt)
-    assert "Operation not permitted" in message and "root" in remedy
+    assert "Operation not permitted" in message
+    assert "root" in remedy
 
 
-# --- dumps --------------------------------------------------------------------------------------------------------------
+# --- dumps ------------------------------------------------------------------------------------------------------------
 
 
 @root
@@ -194,7 +193,10 @@ def test_dump_of_everything(node: Net, kernel: LinuxKernel) -> None:
     node.ip("-6 rule add to 2001:db8:5::/48 unreachable pref 101")
     node.ip("-4 route add 10.9.0.0/16 via inet6 fe80::9 dev eth0 table 70000 proto 99 metric 4000000000")
     node.ip("-6 route add 2001:db8:7::/48 via fe80::9 dev eth0 table 4294967294")
-    node.ip("-4 route add 10.10.0.0/16 nexthop via inet6 fe80::9 dev eth0 weight 7 nexthop via inet6 fe80::9 dev eth1 weight 256")
+    node.ip(
+        "-4 route add 10.10.0.0/16"
+        " nexthop via inet6 fe80::9 dev eth0 weight 7 nexthop via inet6 fe80::9 dev eth1 weight 256"
+    )
     node.ip("-4 route add blackhole 10.11.0.0/16")
     found = kernel.dump()
     assert found.parts == PARTS
@@ -225,7 +227,7 @@ def test_dump_while_it_changes(node: Net, kernel: LinuxKernel, tmp_path: Path) -
         assert set(found) == set(hosts(20_000))
 
 
-# --- watch --------------------------------------------------------------------------------------------------------------
+# --- watch ------------------------------------------------------------------------------------------------------------
 
 
 def told(watch: LinuxWatch, timeout: float = 0.3) -> list[object]:
@@ -248,7 +250,11 @@ def test_own_changes_are_not_told_others_are(node: Net, kernel: LinuxKernel) -> 
     assert not told(watch)
     other.apply(Plan((burst("delete", route, hosts(2)), DropNexthop(NHID))))
     events = told(watch)
-    assert [type(e.object).__name__ for e in events if isinstance(e, Change) and e.gone] == ["Route", "Route", "NexthopObject"]
+    assert [type(e.object).__name__ for e in events if isinstance(e, Change) and e.gone] == [
+        "Route",
+        "Route",
+        "NexthopObject",
+    ]
     node.ip("link set eth1 mtu 1400")
     assert any(isinstance(e, Change) and isinstance(e.object, Link) and e.object.mtu == 1400 for e in told(watch))
     other.close()
@@ -260,16 +266,25 @@ def test_an_overrun_is_told_and_nothing_older_than_it(node: Net) -> None:
     with node.inside():
         watch = LinuxWatch(receive_buffer=4096)
     told(watch)
-    run("ip", "-n", node.name, "-batch", "-", input="".join(f"route add 12.0.{i >> 8}.{i & 255}/32 dev eth1\n" for i in range(500)))
+    run(
+        "ip",
+        "-n",
+        node.name,
+        "-batch",
+        "-",
+        input="".join(f"route add 12.0.{i >> 8}.{i & 255}/32 dev eth1\n" for i in range(500)),
+    )
     events = watch.read()
     assert events == [Overrun()]
     assert watch.read() == []
     node.ip("route add 12.9.0.0/16 dev eth1")
-    assert [str(e.object.prefix) for e in watch.read() if isinstance(e, Change) and isinstance(e.object, Route)] == ["12.9.0.0/16"]
+    assert [str(e.object.prefix) for e in watch.read() if isinstance(e, Change) and isinstance(e.object, Route)] == [
+        "12.9.0.0/16"
+    ]
     watch.close()
 
 
-# --- hostile senders ----------------------------------------------------------------------------------------------------
+# --- hostile senders --------------------------------------------------------------------------------------------------
 
 
 def _forge(portid: int, count: int, kind: int, flags: int = 0) -> None:
@@ -317,13 +332,14 @@ def test_a_flood_of_others_does_not_outlast_the_deadline(node: Net) -> None:
         mine.close()
 
 
-# --- pure ---------------------------------------------------------------------------------------------------------------
+# --- pure -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("6.1.0-28-amd64", (6, 1)), ("5.2.0", (5, 2)), ("5.15.167.4-microsoft-standard-WSL2", (5, 15)), ("4.19-rc3", (4, 19)),
+        ("6.1.0-28-amd64", (6, 1)), ("5.2.0", (5, 2)), ("5.15.167.4-microsoft-standard-WSL2", (5, 15)),
+        ("4.19-rc3", (4, 19)),
         ("6.18.44-fc-v657", (6, 18)), ("6.1-custom", (6, 1)), ("6.1+", (6, 1)), ("5.10_1", (5, 10)), ("3", (3, 0)),
         ("", (99, 0)), ("x.y", (99, 0)), ("٦.1", (99, 0)),
     ],
@@ -336,7 +352,8 @@ def test_release(text: str, expected: tuple[int, int]) -> None:
 def test_a_kernel_that_is_too_old(text: str) -> None:
     with pytest.raises(Refusal) as caught:
         require(parse_release(text))
-    assert "needs 5.2" in caught.value.message and "boot a newer kernel" in caught.value.remedy
+    assert "needs 5.2" in caught.value.message
+    assert "boot a newer kernel" in caught.value.remedy
 
 
 @pytest.mark.parametrize("text", ["5.2.0", "5.10.1", "6.1.0-28-amd64", "?"])
@@ -345,5 +362,11 @@ def test_a_kernel_that_is_new_enough(text: str) -> None:
 
 
 def test_hostile_notifications() -> None:
-    for data in (b"", b"\0" * 3, b"\xff" * 64, struct.pack("=IHHII", 0, 24, 0, 0, 0), struct.pack("=IHHII", 1 << 31, 24, 0, 0, 0)):
+    for data in (
+        b"",
+        b"\0" * 3,
+        b"\xff" * 64,
+        struct.pack("=IHHII", 0, 24, 0, 0, 0),
+        struct.pack("=IHHII", 1 << 31, 24, 0, 0, 0),
+    ):
         assert decode_notification(data) == []

@@ -90,6 +90,9 @@ def apply(
         if not accept_ssh:
             plan = steps(proposal.snapshot, proposal.wanted, objects=objects)
             guard_session(proposal.snapshot, plan, in_namespace=in_namespace)
+        if confirm_s:
+            # A terminal that dies by this very change must not end it before there is who takes it back.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # Written first, so that a kill in the middle can be taken back; and again as what it came to.
         _write(name, before, proposal.wanted)
         failed = settle(kernel, proposal.snapshot, proposal.wanted, objects=objects)

@@ -36,8 +36,9 @@ class Fib(State):
         thing: Link | InterfaceAddress | Route | Neighbour | Rule | NexthopObject,
         gone: bool = False,
         own: bool = False,
+        replaces: bool = False,
     ) -> None:
-        self._tell(Change(self.shown(thing) if isinstance(thing, Route) else thing, gone), own)
+        self._tell(Change(self.shown(thing) if isinstance(thing, Route) else thing, gone, replaces), own)
 
     # --- routes ------------------------------------------------------------------------------------------------------
 
@@ -46,10 +47,11 @@ class Fib(State):
         # Linux makes the table before it looks at the route.
         self.tables.setdefault((route.family, route.table), PrefixMap())
         new = accept_route(self, route, self._release)
-        if not in_place and any((r.tos, r.metric) == (new.tos, new.metric) for r in self.at(new)):
+        taken = any((r.tos, r.metric) == (new.tos, new.metric) for r in self.at(new))
+        if taken and not in_place:
             raise Refused(EEXIST)
         self.store(new)
-        self._say(new, own=own)
+        self._say(new, own=own, replaces=taken)
 
     def delete_route(self, asked: Route, own: bool) -> None:
         """RTM_DELROUTE: what the request does not name (metric 0, protocol 0, no next hop) matches anything."""
