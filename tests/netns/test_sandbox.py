@@ -185,7 +185,7 @@ def test_interrupted_it_ends_cleanly(whole_group: bool) -> None:
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=10)
         assert (process.returncode, out, err) == (130, "interrupted\n", "")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8  # it was not killed after its time of grace
     wait_until(lambda: not sleepers() - before, what="the processes of the sandbox are gone")
 
 

@@ -49,7 +49,7 @@ from via6.lab.libc import (
 )
 
 INTERRUPTED: Final = 130
-_GRACE_S: Final = 3.0  # for the inner process to end by itself after Ctrl-C
+_GRACE_S: Final = 10.0  # for the inner process to end by itself after Ctrl-C
 _CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _CAP_SYS_ADMIN: Final = 21
 _MOST_WORDS: Final = 32768  # octets of one message to the caller: less than a pipe holds
