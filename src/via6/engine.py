@@ -25,6 +25,8 @@ from via6.view import View
 NEEDED_PARTS: Final = PARTS - {"neighbours", "rules"}
 """What `Engine` wants of a dump."""
 
+_ROUNDS: Final = 4
+
 
 class Engine:
     """Keeps declared routes in one FIB. After every call `fib.plan` says what to do; `stale` asks for a dump."""
@@ -63,13 +65,12 @@ class Engine:
         self.stale = False
         self.fib.synchronise(snapshot)
         self._view = View(_others(snapshot))
-        for _, route in self._own.values():
-            self._view.observe(Change(route))
         self._refresh()
 
     def reload(self, routes: Iterable[RouteSpec]) -> None:
         """Other routes are declared now; those that stay are not touched."""
         self._source = StaticSource(routes)
+        self._show_own()
         updates = [u for u in self._source.refresh(self._view) if isinstance(u, Update)]
         self.rib.replace_all(NAME, updates)
         drained = self.rib.drain()
@@ -82,13 +83,20 @@ class Engine:
         self.reload(())
 
     def _refresh(self) -> None:
-        """Twice at most: our IPv6 routes never rest on our IPv6 routes (see `resolve`)."""
-        again = True
-        while again:
+        """Our IPv6 routes never rest on our IPv6 routes (see `resolve`), so the second round is the last."""
+        self._show_own()
+        for _ in range(_ROUNDS):
             self.rib.feed(NAME, self._source.refresh(self._view))
             drained = self.rib.drain()
             self.fib.desire(drained)
-            again = self._adopt(drained)
+            if not self._adopt(drained):
+                break
+
+    def _show_own(self) -> None:
+        """The view forgets the routes of a link that goes down; if it is up again before anybody looked, nothing has
+        changed for the Rib, and ours must be shown once more."""
+        for _, route in self._own.values():
+            self._view.observe(Change(route))
 
     def _adopt(self, drained: Drained) -> bool:
         """Shows the view our own IPv6 routes as they should be now; True if that changed anything."""

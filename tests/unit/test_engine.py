@@ -170,7 +170,7 @@ def test_reload_while_a_dump_is_due() -> None:
 
 
 @pytest.mark.parametrize("objects", [True, False])
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", [*range(25), 186, 242])
 def test_ends_right_whatever_happens(seed: int, objects: bool) -> None:
     """Random misfortunes; when they are over and a few seconds have passed, the kernel holds just what is declared."""
     chance = random.Random(seed)

@@ -16,6 +16,7 @@ from via6.model import Kernel, Outcome, Plan
 
 BATCH: Final = 1 << 15
 _DUMPS: Final = 8  # dumps in one call; a kernel that loses more than that is asked again later
+_PLANS: Final = 4096  # plans in one call; one that goes on is a disagreement with the kernel, which a dump ends
 _DEPTH: Final = 2
 
 
@@ -23,7 +24,7 @@ def pump(fib: Fib, kernel: Kernel, clock: Callable[[], float]) -> int:
     """Plans, applies, reports; dumps where the Fib asks for it. Returns the number of routes and objects sent.
     `clock` gives the seconds that the Fib's backoff counts in."""
     sent = dumps = 0
-    while True:
+    for _ in range(_PLANS):
         if fib.needs_dump:
             if dumps == _DUMPS:
                 break
@@ -31,18 +32,20 @@ def pump(fib: Fib, kernel: Kernel, clock: Callable[[], float]) -> int:
             fib.synchronise(kernel.dump(NEEDED_PARTS))
         plan = fib.plan(clock(), BATCH)
         if not plan:
-            break  # it ends: what the kernel refused waits for its time
+            break  # what the kernel refused waits for its time
         if len(plan) < BATCH:
             # Small enough to be the only one: no thread for a single route.
             fib.results(plan, kernel.apply(plan), clock())
             sent += len(plan)
         else:
             sent += _overlapped(fib, kernel, clock, plan)
+    else:
+        fib.needs_dump = True  # the caller comes back
     return sent
 
 
 def _overlapped(fib: Fib, kernel: Kernel, clock: Callable[[], float], plan: Plan) -> int:
-    sent = 0
+    sent, left = 0, _PLANS
     flights: deque[tuple[Plan, Future[Outcome]]] = deque()
     with ThreadPoolExecutor(1, "via6-apply") as worker:
         while plan or flights:
@@ -52,5 +55,6 @@ def _overlapped(fib: Fib, kernel: Kernel, clock: Callable[[], float], plan: Plan
             if len(flights) >= _DEPTH or not plan:
                 oldest, future = flights.popleft()
                 fib.results(oldest, future.result(), clock())
-            plan = fib.plan(clock(), BATCH)
+            left -= 1
+            plan = fib.plan(clock(), BATCH) if left > 0 else Plan()
     return sent
