@@ -1,6 +1,7 @@
-"""What a configuration declares: routes, as values that plan, apply, run and render share.
+"""What a configuration declares: routes, as values that plan, apply, run and render share, and the Babel speaker.
 
-A `[[route]]` table has the keys
+`[node]`, `[babel]`, `[gateway]` and `[[host]]` are the speaker's (`config_babel` has the values, `config_tables` reads
+them). A `[[route]]` table has the keys
 
     to      a prefix or a list of prefixes; "default" is 0.0.0.0/0, the IPv6 default is "::/0"; "10/8" is short for
             10.0.0.0/8 and a bare address means that one host
@@ -18,12 +19,15 @@ the node can tell (plan, apply, run).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
-from via6.config_text import HopTable, Lines, Problem, RawRoute, read
+from via6.babel.model import LinkSettings
+from via6.config_babel import BabelSpec, GatewaySpec, HostSpec, KeySpec, LinkSpec, NodeSpec, Rule
+from via6.config_tables import read as read_tables
+from via6.config_text import HopTable, Lines, Problem, RawRoute, device_fault, read, short
 from via6.model import TABLE_DEFAULT, TABLE_MAIN
 from via6.prefix import (
     AF_INET6,
@@ -39,11 +43,15 @@ from via6.prefix import (
     parse_scoped,
 )
 
-__all__ = ["Config", "Problem", "RouteSpec", "ViaSpec", "parse"]
+__all__ = [
+    "BabelSpec", "Config", "GatewaySpec", "HostSpec", "KeySpec", "LinkSpec", "NodeSpec", "Problem", "RouteSpec", "Rule",
+    "ViaSpec", "declared", "parse",
+]  # fmt: skip
 
 TYPES: Final = ("unicast", "blackhole", "unreachable", "prohibit")
 _TABLES: Final = {"main": TABLE_MAIN, "default": TABLE_DEFAULT}
 _U32: Final = 2**32 - 1
+_NO_NODE: Final = NodeSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +91,27 @@ class RouteSpec:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A file without errors, in the order of the file."""
+    """A file without errors, in the order of the file.
+
+    `babel` None: no Babel is spoken. `gateway` None: this node does not offer its IPv4 default route to the others.
+    Neither `gateway` nor `hosts` stand without `babel`. What is announced and what is taken, `policy` says.
+    """
 
     routes: tuple[RouteSpec, ...] = ()
+    node: NodeSpec = _NO_NODE
+    babel: BabelSpec | None = None
+    gateway: GatewaySpec | None = None
+    hosts: tuple[HostSpec, ...] = ()
+
+    def link(self, name: str) -> LinkSettings | None:
+        """How Babel is spoken on the interface of this name; None: not at all. Where hosts are declared, only the
+        addresses of those that speak Babel themselves are taken from neighbours."""
+        settings = self.babel.link(name) if self.babel is not None else None
+        hosts = [host for host in self.hosts if host.interface == name]
+        if settings is None or not hosts:
+            return settings
+        allowed = tuple(Prefix(address, 32) for host in hosts if host.speaks for address in host.addresses)
+        return replace(settings, allowed=allowed)
 
 
 class _Report:
@@ -134,21 +160,9 @@ def _destinations(report: _Report, to: str | list[str]) -> Iterator[tuple[str, P
 _scoped = lru_cache(4096)(parse_scoped)
 
 
-@lru_cache(4096)
-def _device_fault(name: str) -> str:
-    """Why the kernel could have no device of this name (dev_valid_name, net/core/dev.c); '' if it could."""
-    if not name:
-        return "the device name is empty"
-    if len(name.encode()) > 15:
-        return f"{name!r} is no device name: longer than 15 octets"
-    if name in (".", "..") or any(c in "/:" or c.isspace() or not c.isprintable() for c in name):
-        return f"{name!r} is no device name: '/', ':', blanks and control characters cannot be in one"
-    return ""
-
-
 def _device(report: _Report, at: str, name: str) -> str:
     """`name` if it can be one, else ''."""
-    fault = _device_fault(name)
+    fault = device_fault(name)
     if fault:
         report(at, fault, "`ip -br link` lists the devices of a node")
         return ""
@@ -177,7 +191,7 @@ def _via(report: _Report, at: str, hop: str | HopTable, default: str) -> ViaSpec
     inner = f"{at}." if not isinstance(hop, str) else ""
     device = default if table.dev is None else _device(report, f"{at}.dev", table.dev)
     if not 1 <= table.weight <= 256:
-        report(f"{inner}weight", f"weight {_short(table.weight)} is out of range", "a weight is a number from 1 to 256")
+        report(f"{inner}weight", f"weight {short(table.weight)} is out of range", "a weight is a number from 1 to 256")
         return None
     if table.via is None:
         if not device and table.dev is None and "dev" not in report.raw.bad:
@@ -206,16 +220,11 @@ def _via(report: _Report, at: str, hop: str | HopTable, default: str) -> ViaSpec
     return ViaSpec(address, device, table.weight)
 
 
-def _short(value: int) -> str:
-    """Python refuses to write numbers of thousands of digits, which TOML can give in hexadecimal."""
-    return str(value) if abs(value) < 10**20 else "of many digits"
-
-
 def _number(report: _Report, key: str, value: int | None, low: int, high: int, remedy: str) -> int:
     """`value` if it is in range, else 0."""
     if value is None or low <= value <= high:
         return value or 0
-    report(key, f"{key} {_short(value)} is out of range", f"{remedy} from {low} to {high}")
+    report(key, f"{key} {short(value)} is out of range", f"{remedy} from {low} to {high}")
     return 0
 
 
@@ -368,8 +377,17 @@ def _inside_itself(found: list[tuple[RouteSpec, str, _Report]]) -> None:
                        "name its `dev`, or declare the longer prefix it is in", "warning")  # fmt: skip
 
 
+def declared(tables: Mapping[str, Any], name: str) -> tuple[Config | None, list[Problem]]:
+    """The same from tables that did not come from a file: `node`, `babel`, `gateway` and `host`. Never raises."""
+    found, problems = read_tables(tables, Lines(""), name)
+    problems = [replace(p, file=name) for p in problems]
+    if any(p.severity == "error" for p in problems):
+        return None, problems
+    return Config((), found.node, found.babel, found.gateway, found.hosts), problems
+
+
 def parse(data: bytes, name: str) -> tuple[Config | None, list[Problem]]:
-    """The declared routes of a TOML text, and every mistake in the order of lines.
+    """What a TOML text declares, and every mistake in the order of lines.
 
     `name` stands in the places. Config is None if there is an error; warnings alone leave it usable. Never raises.
     """
@@ -384,10 +402,12 @@ def parse(data: bytes, name: str) -> tuple[Config | None, list[Problem]]:
             found += [(spec, at, report) for spec, at in specs]
     routes = _conflicts(found)
     _inside_itself(found)
-    if not document.routes and not problems:
-        remedy = 'declare one: [[route]] to = "10.0.0.0/8" via = "fe80::1%eth1"'
+    tables, faults = read_tables(document.tables, document.lines, name, document.spoiled)
+    problems += faults
+    if not document.routes and tables.babel is None and not problems:
+        remedy = 'declare one: [[route]] to = "10.0.0.0/8" via = "fe80::1%eth1"; or speak Babel: [babel]'
         problems.append(Problem("", "declares no routes", remedy, 0, "warning"))
     problems = [replace(p, file=name) for p in sorted(problems, key=lambda p: p.line)]
     if any(p.severity == "error" for p in problems):
         return None, problems
-    return Config(tuple(routes)), problems
+    return Config(tuple(routes), tables.node, tables.babel, tables.gateway, tables.hosts), problems

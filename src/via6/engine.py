@@ -16,9 +16,9 @@ from typing import Final
 
 from via6.config import RouteSpec
 from via6.fib import Fib
-from via6.model import PARTS, PROTO_VIA6, Change, KernelEvent, Overrun, Route, Snapshot
-from via6.prefix import AF_INET6, Address
-from via6.rib import Cell, Drained, Entry, Rib, Update
+from via6.model import PARTS, PROTO_VIA6, TABLE_MAIN, Change, KernelEvent, Overrun, Route, Snapshot
+from via6.prefix import AF_INET6, Address, PrefixMap
+from via6.rib import Cell, Drained, Entry, Rib, RouteUpdate, Update
 from via6.static import NAME, StaticSource, Unmet
 from via6.view import View
 
@@ -31,11 +31,14 @@ _ROUNDS: Final = 4
 class Engine:
     """Keeps declared routes in one FIB. After every call `fib.plan` says what to do; `stale` asks for a dump."""
 
-    def __init__(self, routes: Iterable[RouteSpec], snapshot: Snapshot, *, objects: bool = True) -> None:
-        self.rib = Rib([NAME])
+    def __init__(
+        self, routes: Iterable[RouteSpec], snapshot: Snapshot, *, objects: bool = True, others: Iterable[str] = ()
+    ) -> None:
+        """`others` are sources that speak through `feed` and, once they know everything, `complete`."""
+        self.rib = Rib([NAME, *others])
         self.fib = Fib(objects=objects)
         self.fib.synchronise(snapshot)
-        self._view = View(_others(snapshot))
+        self.view = View(_others(snapshot))
         self._own: dict[tuple[Cell, Address], tuple[Entry, Route]] = {}
         self._source = StaticSource(routes)
         self.stale = False
@@ -55,7 +58,7 @@ class Engine:
             if isinstance(event, Overrun):
                 self.stale = True
             elif not (isinstance(event.object, Route) and _is_ours(event.object)):
-                concerns = self._view.observe(event) or concerns
+                concerns = self.view.observe(event) or concerns
             self.fib.observe(event, now)
         if concerns and not self.stale:
             self._refresh()
@@ -64,29 +67,58 @@ class Engine:
         """A dump (`NEEDED_PARTS`) is the truth."""
         self.stale = False
         self.fib.synchronise(snapshot)
-        self._view = View(_others(snapshot))
+        self.view = View(_others(snapshot))
         self._refresh()
 
     def reload(self, routes: Iterable[RouteSpec]) -> None:
         """Other routes are declared now; those that stay are not touched."""
         self._source = StaticSource(routes)
         self._show_own()
-        updates = [u for u in self._source.refresh(self._view) if isinstance(u, Update)]
-        self.rib.replace_all(NAME, updates)
+        updates = [u for u in self._source.refresh(self.view) if isinstance(u, Update)]
+        self.refeed(NAME, updates)
+
+    def feed(self, source: str, updates: Iterable[RouteUpdate]) -> None:
+        """What another source says."""
+        self.rib.feed(source, updates)
+        self._desire()
+
+    def refeed(self, source: str, updates: Iterable[Update]) -> None:
+        """Everything that another source says; what it does not repeat is withdrawn."""
+        self.rib.replace_all(source, updates)
+        self._desire()
+
+    def complete(self, source: str) -> None:
+        """Another source has said everything: what nobody wants may go."""
+        self.rib.complete(source)
+        self._desire()
+
+    def _desire(self) -> None:
         drained = self.rib.drain()
         self.fib.desire(drained)
         if self._adopt(drained):
             self._refresh()
 
+    def statics(self) -> PrefixMap[Route]:
+        """The declared routes of the main table that are in force, the best of each prefix."""
+        found: PrefixMap[Route] = PrefixMap()
+        for route in self._source.active():
+            best = found.get(route.prefix)
+            if route.table == TABLE_MAIN and (best is None or route.metric < best.metric):
+                found[route.prefix] = route
+        return found
+
     def leave(self) -> None:
         """Nothing is declared any more: what via6 installed goes."""
+        for source in self.rib.sources:
+            self.refeed(source, ())
+            self.complete(source)
         self.reload(())
 
     def _refresh(self) -> None:
         """Our IPv6 routes never rest on our IPv6 routes (see `resolve`), so the second round is the last."""
         self._show_own()
         for _ in range(_ROUNDS):
-            self.rib.feed(NAME, self._source.refresh(self._view))
+            self.rib.feed(NAME, self._source.refresh(self.view))
             drained = self.rib.drain()
             self.fib.desire(drained)
             if not self._adopt(drained):
@@ -96,7 +128,7 @@ class Engine:
         """The view forgets the routes of a link that goes down; if it is up again before anybody looked, nothing has
         changed for the Rib, and ours must be shown once more."""
         for _, route in self._own.values():
-            self._view.observe(Change(route))
+            self.view.observe(Change(route))
 
     def _adopt(self, drained: Drained) -> bool:
         """Shows the view our own IPv6 routes as they should be now; True if that changed anything."""
@@ -119,8 +151,8 @@ class Engine:
             self._own[slot] = entry, after
         if before == after:
             return False
-        gone = before is not None and self._view.observe(Change(before, gone=True))
-        return (after is not None and self._view.observe(Change(after))) or gone
+        gone = before is not None and self.view.observe(Change(before, gone=True))
+        return (after is not None and self.view.observe(Change(after))) or gone
 
 
 def _is_ours(route: Route) -> bool:

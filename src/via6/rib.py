@@ -221,7 +221,8 @@ class Rib:
         # For each cell one list per merge since the last drain; the groups of one merge have no slot in common.
         self._dirty: defaultdict[Cell, list[list[tuple[Entry | None, list[Address]]]]] = defaultdict(list)
         self._moved: dict[Path, None] = {}
-        self._incomplete = set(sources)
+        self.sources = tuple(sources)
+        self._incomplete = set(self.sources)
         self._prune_at = _PRUNE_FLOOR
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ the reason; of several next hops those that are found carry the route, and the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -106,6 +106,12 @@ class StaticSource:
         bundle.active = wanted
         block = bundle.block(hops)
         return [Update(self._preference, 0, block, bundle.unit) if wanted else Withdrawal(block)]
+
+    def active(self) -> Iterator[Route]:
+        """The routes that are in force, as of the last refresh."""
+        for bundle in self._bundles.values():
+            if bundle.active:
+                yield from bundle.block(self._hops[bundle.unit])
 
     def trail(self, spec: RouteSpec) -> tuple[Route, ...]:
         """The routes that the next hops of a declared route rest on, as of the last refresh."""

@@ -6,9 +6,12 @@ without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from via6.model import (
+    PROTO_BOOT,
+    PROTO_STATIC,
     PROTO_VIA6,
     TABLE_LOCAL,
     TABLE_MAIN,
@@ -21,7 +24,9 @@ from via6.model import (
     Route,
     Snapshot,
 )
-from via6.prefix import AF_INET, AF_INET6, Address, PrefixMap, is_link_local
+from via6.prefix import AF_INET, AF_INET6, Address, Prefix, PrefixMap, is_link_local
+
+_BY_HAND: Final = frozenset({PROTO_BOOT, PROTO_STATIC})
 
 
 class View:
@@ -33,6 +38,7 @@ class View:
         self._addresses: dict[tuple[int, Address], InterfaceAddress] = {}
         self._objects: dict[int, NexthopObject] = {}
         self._tables: dict[tuple[int, int], PrefixMap[tuple[Route, ...]]] = {}
+        self._by_hand: set[Prefix] = set()
         self.generation = 0
         """Counts the changes that may concern a resolution."""
         if snapshot is not None:
@@ -115,6 +121,7 @@ class View:
         others = [r for r in found if not (r.metric == route.metric if replaces else _same_slot(r, route))]
         new = tuple(sorted([*others, route], key=_order))
         table[route.prefix] = new
+        self._mark(route, new)
         return new != found
 
     def _remove(self, route: Route) -> bool:
@@ -127,7 +134,15 @@ class View:
             table[route.prefix] = left
         else:
             del table[route.prefix]
+        self._mark(route, left)
         return left != found
+
+    def _mark(self, route: Route, now: tuple[Route, ...]) -> None:
+        """Keeps the prefixes of the main table that somebody has typed in."""
+        if route.table == TABLE_MAIN and any(r.protocol in _BY_HAND for r in now):
+            self._by_hand.add(route.prefix)
+        elif route.table == TABLE_MAIN:
+            self._by_hand.discard(route.prefix)
 
     # --- questions -------------------------------------------------------------------------------------------------
 
@@ -165,6 +180,41 @@ class View:
         table = self._tables.get((AF_INET if len(address) == 4 else AF_INET6, TABLE_MAIN))
         for _, found in table.matches(address) if table is not None else ():
             yield from found
+
+    def inventory(self) -> Iterator[InterfaceAddress]:
+        """Every address of the node, in a fixed order."""
+        yield from (self._addresses[key] for key in sorted(self._addresses))
+
+    def at(self, prefix: Prefix) -> tuple[Route, ...]:
+        """Routes of the main table to exactly this prefix, in the kernel's order."""
+        table = self._tables.get((prefix.family, TABLE_MAIN))
+        return (table.get(prefix) if table is not None else None) or ()
+
+    def routes(self, size: int, protocols: frozenset[int] | None = None) -> Iterator[Route]:
+        """Routes of the main table to addresses of `size` octets (4 or 16), all or those of some protocols. Asked for
+        PROTO_BOOT and PROTO_STATIC alone, it does not walk the whole table."""
+        table = self._tables.get((AF_INET if size == 4 else AF_INET6, TABLE_MAIN))
+        if table is None:
+            return
+        if protocols is not None and protocols <= _BY_HAND:
+            prefixes = sorted(prefix for prefix in self._by_hand if len(prefix.packed) == size)
+            cells: Iterable[tuple[Route, ...]] = [table.get(prefix) or () for prefix in prefixes]
+        else:
+            cells = (found for _, found in table.items())
+        yield from (r for found in cells for r in found if protocols is None or r.protocol in protocols)
+
+    def owns(self, prefix: Prefix) -> bool:
+        """The node answers to every address of the prefix."""
+        if prefix.is_host and self.is_own(prefix.packed):
+            return True
+        table = self._tables.get((prefix.family, TABLE_LOCAL))
+        found = table.matches(prefix.packed) if table is not None else iter(())
+        return any(local.length <= prefix.length and routes[0].type == "local" for local, routes in found)
+
+    def usable(self, route: Route) -> bool:
+        """One of its next hops at least is on a link, other than a loopback, that works."""
+        links = [self.links.get(hop.ifindex) for hop in self.hops(route)]
+        return any(link is not None and link.carrier and not link.loopback for link in links)
 
     def hops(self, route: Route) -> tuple[NextHop, ...]:
         """The next hops of a route, also of one of which the kernel tells the nexthop object alone."""

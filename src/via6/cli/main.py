@@ -20,6 +20,7 @@ from via6 import __version__
 from via6.errors import FAILED, OK, USAGE, Refusal
 
 VERBS: Final = {
+    "up": ("via6.cli.up", "speak Babel on these interfaces: IPv4 routes set themselves up"),
     "route": ("via6.cli.route", "show, add, replace or delete routes of either family"),
     "explain": ("via6.cli.explain", "how this node would send a packet, and why"),
     "check": ("via6.cli.check", "find every mistake of a configuration file"),
@@ -27,7 +28,11 @@ VERBS: Final = {
     "apply": ("via6.cli.apply", "make the declared routes so, once"),
     "confirm": ("via6.cli.confirm", "keep what `apply --confirm` did"),
     "undo": ("via6.cli.undo", "take the last apply back"),
-    "run": ("via6.cli.run", "make the declared routes so and keep them so"),
+    "run": ("via6.cli.run", "make the declared routes so and keep them so, or speak Babel"),
+    "status": ("via6.cli.status", "how the daemon is, in a few lines"),
+    "show": ("via6.cli.show", "the neighbours, routes, interfaces or sources of the daemon"),
+    "monitor": ("via6.cli.monitor", "what the daemon has, then each change"),
+    "host": ("via6.cli.host", "IPv4 for a machine whose link has IPv6 alone"),
     "render": ("via6.cli.render", "print the declared routes in another system's words"),
     "lab": ("via6.cli.lab", "a network of namespaces from a file"),
     "demo": ("via6.cli.demo", "an IPv6-only network passes IPv4, before your eyes"),
@@ -38,6 +43,7 @@ _WHEN: Final = ("auto", "always", "never")
 
 EPILOG: Final = """\
 examples:
+  via6 up eth1 eth2 --export connected                neighbours find each other and agree on routes
   via6 route add 10.0.0.0/8 via fe80::22 dev eth1     an IPv4 route with an IPv6 next hop
   via6 -n r1 route                                    both tables of the namespace r1
   via6 explain 10.1.2.3                               what would happen to a packet, and why

@@ -14,10 +14,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from via6.config import Config
 from via6.daemon.lock import FibLock
+from via6.daemon.sysctl import Sysctls
 from via6.engine import NEEDED_PARTS, Engine
 from via6.errors import FAILED, OK, Refusal
 from via6.kernel.linux import LinuxKernel, release
@@ -25,8 +26,17 @@ from via6.kernel.pump import pump
 from via6.prefix import format_address
 from via6.static import Unmet
 
+if TYPE_CHECKING:
+    from via6.daemon.babel import Babel
+    from via6.daemon.control import Server
+    from via6.model import Snapshot
+
 _TOLD: Final = 20
 """Lines of one kind at a time; the rest is counted."""
+
+_GOODBYE_S: Final = 0.3
+"""Between the retraction and the end of the routes."""
+_REPORT_S: Final = 1.0  # a busy speaker does not look for troubles after every packet
 
 OBJECTS_FROM: Final = (5, 3)
 
@@ -61,20 +71,47 @@ def describe(unmet: Unmet) -> str:
 class Daemon:
     """`load` reads the configuration again, for SIGHUP; it raises Refusal and then the old one stays in force."""
 
-    def __init__(self, config: Config, load: Callable[[], Config], lock: FibLock, *, keep: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        lock: FibLock,
+        *,
+        keep: bool,
+        sysctls: Sysctls | None = None,
+        file: str = "",
+    ) -> None:
         self._load = load
         self._lock = lock
         self._keep = keep
+        self._file = file
+        self._sysctls = sysctls or Sysctls()
+        self._speaks = config.babel is not None
+        self._parts = NEEDED_PARTS | ({"neighbours"} if self._speaks else frozenset())
         self._kernel = LinuxKernel()
-        self._watch = self._kernel.watch()
+        self._watch = self._kernel.watch(neighbours=self._speaks)
         # The watch is open before the dump: what happens in between is told twice rather than never.
-        self._engine = Engine(config.routes, self._kernel.dump(NEEDED_PARTS), objects=release() >= OBJECTS_FROM)
+        snapshot = self._kernel.dump(self._parts)
+        others = ("babel",) if self._speaks else ()
+        self._engine = Engine(config.routes, snapshot, objects=release() >= OBJECTS_FROM, others=others)
+        self._babel = self._begin_babel(config, snapshot)
+        self._server: Server | None = None
+        self._report_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._told: set[str] = set()
         self._stopped: asyncio.Event | None = None
         self._code = OK
 
+    def _begin_babel(self, config: Config, snapshot: Snapshot) -> Babel | None:
+        if not self._speaks:
+            return None
+        from via6.daemon.babel import Babel
+
+        return Babel(config, self._engine, self._kernel, snapshot, self._sysctls, log)
+
     def close(self) -> None:
+        if self._babel:
+            self._babel.close()
         self._watch.close()
         self._kernel.close()
 
@@ -88,12 +125,14 @@ class Daemon:
         loop.set_exception_handler(self._broken)
         loop.add_reader(self._watch.fileno(), self._guarded, self._on_events)
         loop.add_reader(self._lock.fileno(), self._lock.drain)
+        await self._listen()
         self._guarded(self._settle)
         if not self._stopped.is_set():
             log(f"ready: {self._summary()}")
             notify(f"READY=1\nSTATUS={self._summary()}")
         await self._stopped.wait()
         notify("STOPPING=1")
+        await self._end_babel()
         loop.remove_reader(self._watch.fileno())
         loop.remove_reader(self._lock.fileno())
         if self._timer:
@@ -103,6 +142,8 @@ class Daemon:
         else:
             self._engine.leave()
             pump(self._engine.fib, self._kernel, time.monotonic)
+            if self._babel:
+                self._babel.leave()
             log("leaving; the routes are removed")
         return self._code
 
@@ -125,23 +166,77 @@ class Daemon:
         assert self._stopped is not None
         self._stopped.set()
 
+    async def _listen(self) -> None:
+        """The control socket, and Babel's own."""
+        from via6.daemon.answers import AnswersOf
+        from via6.daemon.control import Server
+
+        loop = asyncio.get_running_loop()
+        answers = AnswersOf(self._engine, self._babel, self._sysctls, self._file)
+        self._server = Server(None, answers, subscribe=self._watched, complain=log)
+        for line in await self._server.start():
+            log(line)
+        if self._babel:
+            loop.add_reader(self._babel.socket.fileno(), self._guarded, self._on_packets)
+
+    def _watched(self, somebody: bool) -> None:
+        if self._babel and self._server:
+            self._babel.changed = self._server.routes_changed if somebody else None
+
+    async def _end_babel(self) -> None:
+        """Says good-bye; what neighbours have under way to us still gets through while they turn away."""
+        if self._server:
+            await self._server.close()
+        if self._babel:
+            asyncio.get_running_loop().remove_reader(self._babel.socket.fileno())
+            if self._keep:
+                self._babel.keep()
+            else:
+                self._babel.retract()
+                await asyncio.sleep(_GOODBYE_S)
+
     def _on_events(self) -> None:
-        self._engine.observe(self._watch.read(), time.monotonic())
+        events, now = self._watch.read(), time.monotonic()
+        self._engine.observe(events, now)
+        if self._babel:
+            self._babel.observe(events, now)
+        self._settle()
+
+    def _on_packets(self) -> None:
+        assert self._babel is not None
+        self._babel.packets()
         self._settle()
 
     def _settle(self) -> None:
+        now = time.monotonic()
         if self._engine.stale:
-            self._engine.synchronise(self._kernel.dump(NEEDED_PARTS))
+            snapshot = self._kernel.dump(self._parts)
+            self._engine.synchronise(snapshot)
+            if self._babel:
+                self._babel.synchronise(snapshot, now)
         pump(self._engine.fib, self._kernel, time.monotonic)
-        self._report()
+        idle = self._babel.turn() if self._babel else True
+        if now >= self._report_at:
+            self._report_at = now + (_REPORT_S if self._babel else 0.0)
+            self._report()
+        self._schedule(idle)
+
+    def _schedule(self, idle: bool) -> None:
+        """Sets the timer for what is to come."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
         now = time.monotonic()
         at = now + 1.0 if self._engine.fib.needs_dump else self._engine.fib.next_at(now)
+        if self._babel:
+            at = min(at, self._babel.deadline(now)) if idle else now
+            if self._babel.socket.wants_write:
+                self._babel.socket.flush()
+                at = min(at, now + 0.005) if self._babel.socket.wants_write else at
         if at < now + 1e6:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(at - now, 0.01), self._guarded, self._settle)
+            least = 0.0005 if self._babel else 0.01
+            self._timer = loop.call_later(max(at - now, least), self._guarded, self._settle)
 
     def _reload(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -150,10 +245,23 @@ class Daemon:
         except Refusal as refusal:
             log(f"reload refused, the old configuration stays in force: {refusal}")
         else:
-            self._engine.reload(config.routes)
-            self._guarded(self._settle)
-            log(f"reloaded: {self._summary()}")
+            self._take(config)
         notify(f"READY=1\nSTATUS={self._summary()}")
+
+    def _take(self, config: Config) -> None:
+        if (config.babel is not None) is not self._speaks:
+            log("reload refused, the old configuration stays in force: [babel] came or went; restart via6 for that")
+            return
+        try:
+            if self._babel:
+                self._babel.reload(config)
+            else:
+                self._engine.reload(config.routes)
+        except Refusal as refusal:
+            log(f"reload refused, the old configuration stays in force: {refusal}")
+            return
+        self._guarded(self._settle)
+        log(f"reloaded: {self._summary()}")
 
     def _summary(self) -> str:
         counts = self._engine.fib.counts()
@@ -196,9 +304,17 @@ class Daemon:
         self._told = now
 
 
-def serve(config: Config, load: Callable[[], Config], lock: FibLock, *, keep: bool) -> int:
-    """Runs the daemon in this network namespace; the exit code."""
-    daemon = Daemon(config, load, lock, keep=keep)
+def serve(
+    config: Config,
+    load: Callable[[], Config],
+    lock: FibLock,
+    *,
+    keep: bool,
+    sysctls: Sysctls | None = None,
+    file: str = "",
+) -> int:
+    """Runs the daemon in this network namespace; the exit code. `file` is for people: where the configuration is."""
+    daemon = Daemon(config, load, lock, keep=keep, sysctls=sysctls, file=file)
     try:
         return asyncio.run(daemon.run())
     finally:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from via6.model import InterfaceAddress, Link, Neighbour, NexthopObject, Rule
+from via6.model import IFF_UP, InterfaceAddress, Link, Neighbour, NexthopObject, Rule
 from via6.netlink.wire import attribute, attribute_u32, attributes, text, u32
-from via6.prefix import AF_INET, AF_INET6, Prefix
+from via6.prefix import AF_INET, AF_INET6, Prefix, family_of
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -82,6 +82,20 @@ def decode_address(payload: bytes) -> tuple[InterfaceAddress | None, str]:
         peer=far if far != own and len(far) == size else None,
         protocol=protocol[0] if protocol else 0,
     ), ""
+
+
+def encode_address(address: InterfaceAddress) -> bytes:
+    """The payload of RTM_NEWADDR or RTM_DELADDR, without a peer. Kernels before 5.18 pass over the protocol."""
+    out = IFADDRMSG.pack(
+        family_of(address.address), address.length, address.flags & 0xFF, address.scope, address.ifindex
+    )  # fmt: skip
+    out += attribute(IFA_LOCAL, address.address) + attribute(IFA_ADDRESS, address.address)
+    return out + (attribute(IFA_PROTO, bytes([address.protocol])) if address.protocol else b"")
+
+
+def encode_link_up(ifindex: int) -> bytes:
+    """The payload of an RTM_NEWLINK that sets an interface up and leaves everything else."""
+    return IFINFOMSG.pack(0, 0, ifindex, IFF_UP, IFF_UP)
 
 
 def decode_neighbour(payload: bytes) -> tuple[Neighbour | None, str]:

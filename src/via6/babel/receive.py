@@ -1,0 +1,293 @@
+"""What a datagram does to a speaker: RFC 8966 section 3, TLV by TLV. Nothing here raises, whatever comes in.
+
+Every table that a neighbour can fill has a bound: neighbours of a link, routes of a neighbour, router-ids of a prefix
+(`table`), requests that wait (`requests`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from via6.babel.link import HOLD_FACTOR, Link, Neighbour
+from via6.babel.model import INFINITY, PORT, Arrival, Hop
+from via6.babel.requests import Ask
+from via6.babel.table import Destination, Route, newer
+from via6.babel.wire import (
+    Ack,
+    AckRequest,
+    Hello,
+    Ihu,
+    RouteRequest,
+    SeqnoRequest,
+    Tlv,
+    Update,
+    decode,
+    encode_ack,
+)
+from via6.prefix import Prefix, format_address, is_link_local
+
+if TYPE_CHECKING:
+    from via6.babel.speaker import Speaker
+
+NEIGHBOURS: Final = 256
+"""Of one link; more are not neighbours."""
+_DUMP_PAUSE_S: Final = 1.0
+_ASKS: Final = 1 << 16  # requests and denials that wait for one neighbour
+
+
+def packet(speaker: Speaker, link: Link, arrival: Arrival, now: float) -> None:
+    """One datagram on a link of ours."""
+    link.packets_in += 1
+    source = arrival.source
+    if source == link.given.address:
+        return
+    problem = _header(arrival)
+    if problem:
+        _bad(speaker, link, arrival, problem, now)
+        return
+    auth = speaker.auths[link.ifindex]
+    verdict = auth.check(arrival, now)
+    if verdict.proven:
+        link.hasten(now)  # the first Hellos of both sides were dropped while they proved that they are there
+    for answer in verdict.reply:
+        speaker.send(link, answer.destination, [answer.body])
+    if verdict.problem and verdict.problem != "challenged":
+        _bad(speaker, link, arrival, verdict.problem, now, dropped=not verdict.accepted)
+    if not verdict.accepted:
+        return
+    decoded = decode(arrival.data, source)
+    for word in decoded.problems:
+        _bad(speaker, link, arrival, word, now, dropped=not decoded.tlvs)
+    neighbour = link.neighbours.get(source)
+    if neighbour is None:
+        if not any(type(tlv) is Hello for tlv in decoded.tlvs):
+            return
+        if len(link.neighbours) >= NEIGHBOURS:
+            speaker.note("too-many-neighbours", f"more than {NEIGHBOURS} neighbours on {link.name}", now, True)
+            return
+        neighbour = link.neighbours[source] = Neighbour(link, source, now)
+        link.hasten(now)
+    neighbour.heard_at = now
+    neighbour.authenticated = verdict.authenticated
+    _tlvs(speaker, neighbour, decoded.tlvs, now)
+
+
+def _header(arrival: Arrival) -> str:
+    if arrival.port != PORT:
+        return "bad-port"
+    if not is_link_local(arrival.source):
+        return "bad-source"
+    if arrival.hop_limit not in (-1, 1):
+        return "bad-hop-limit"
+    return ""
+
+
+def _bad(speaker: Speaker, link: Link, arrival: Arrival, word: str, now: float, dropped: bool = True) -> None:
+    link.packets_bad += dropped
+    who = format_address(arrival.source)
+    speaker.note(word, f"{word.replace('-', ' ')} in a packet from {who} on {link.name}", now, True)
+
+
+def _tlvs(speaker: Speaker, neighbour: Neighbour, tlvs: list[Tlv], now: float) -> None:
+    for tlv in tlvs:
+        kind = type(tlv)
+        if kind is Update:
+            assert isinstance(tlv, Update)
+            if tlv.metric >= INFINITY:
+                _retraction(speaker, neighbour, tlv)
+            else:
+                _update(speaker, neighbour, tlv, now)
+        elif isinstance(tlv, Hello):
+            _hello(speaker, neighbour, tlv, now)
+        elif isinstance(tlv, Ihu):
+            _ihu(speaker, neighbour, tlv, now)
+        elif isinstance(tlv, AckRequest):
+            outlet = speaker.outlets.get(neighbour)
+            if outlet is not None:
+                outlet.replies.append(encode_ack(tlv.opaque))
+            else:
+                speaker.send(neighbour.link, neighbour.address, [encode_ack(tlv.opaque)])
+        elif isinstance(tlv, Ack):
+            outlet = speaker.outlets.get(neighbour)
+            if outlet is not None:
+                outlet.acknowledged(tlv.opaque, now)
+        elif isinstance(tlv, RouteRequest):
+            _route_request(speaker, neighbour, tlv, now)
+        elif isinstance(tlv, SeqnoRequest):
+            _seqno_request(speaker, neighbour, tlv, now)
+
+
+# --- links ---------------------------------------------------------------------------------------------------------
+
+
+def _hello(speaker: Speaker, neighbour: Neighbour, tlv: Hello, now: float) -> None:
+    history = neighbour.unicast if tlv.unicast else neighbour.multicast
+    worked = neighbour.rxcost
+    history.hello(tlv.seqno, tlv.interval_cs / 100, now)
+    if neighbour.rxcost != worked:
+        # It waits for our IHU to know that it is heard, or that it is not.
+        speaker.send(neighbour.link, neighbour.address, [speaker.ihu(neighbour, now)])
+    speaker.recost(neighbour, now)
+
+
+def _ihu(speaker: Speaker, neighbour: Neighbour, tlv: Ihu, now: float) -> None:
+    if tlv.address is not None and tlv.address != neighbour.link.given.address:
+        return
+    neighbour.txcost = tlv.rxcost
+    neighbour.ihu_deadline = now + HOLD_FACTOR * max(tlv.interval_cs, 1) / 100
+    speaker.recost(neighbour, now)
+
+
+# --- routes --------------------------------------------------------------------------------------------------------
+
+
+def _retraction(speaker: Speaker, neighbour: Neighbour, tlv: Update) -> None:
+    if tlv.ae == 0:
+        routes = list(neighbour.routes.values())
+    else:
+        route = neighbour.routes.get((tlv.prefix, tlv.length))
+        routes = [route] if route is not None else []
+    for route in routes:
+        if route.advertised < INFINITY:
+            route.advertised = route.metric = INFINITY
+            speaker.dirty[route.destination] = None
+
+
+def _update(speaker: Speaker, neighbour: Neighbour, tlv: Update, now: float) -> None:
+    """RFC 8966 section 3.5.3."""
+    _, length, prefix, seqno, advertised, interval_cs, router_id, next_hop = tlv
+    key = prefix, length
+    route = neighbour.routes.get(key)
+    if router_id is None or next_hop is None or router_id == speaker.router_id:
+        if route is not None:
+            _retraction(speaker, neighbour, tlv)
+        return
+    if route is None:
+        route = _fresh(speaker, neighbour, tlv, now)
+        if route is None:
+            return
+        destination = route.destination
+    else:
+        destination = route.destination
+        same = route.router_id == router_id
+        if same and route.seqno == seqno and route.advertised == advertised and route.hop.address == next_hop:
+            # The commonest: nothing but a refreshment. What cannot be used, and should be, is asked for once more.
+            route.interval_s = interval_s = max(interval_cs, 1) / 100
+            route.expires = now + HOLD_FACTOR * interval_s
+            route.asked = False
+            best = destination.selected
+            if best is not route and (best is None or route.metric < best.metric):
+                speaker.dirty[destination] = None
+            return
+        if same and route is destination.selected and _ignored(speaker, destination, route, tlv, now):
+            return
+    hop = neighbour.hop
+    if next_hop != hop.address:
+        hop = Hop(neighbour.link.ifindex, next_hop)
+        if len(next_hop) == 4 and neighbour.link.given.ipv4 is None:
+            speaker.note("no-ipv4", f"an IPv4 next hop on {neighbour.link.name}, which has no IPv4 address", now, True)
+            _retraction(speaker, neighbour, tlv)
+            return
+    route.router_id = router_id
+    route.seqno = seqno
+    route.advertised = advertised
+    route.metric = min(advertised + neighbour.cost, INFINITY)
+    if route.hop != hop:
+        route.hop = hop
+    route.interval_s = interval_s = max(interval_cs, 1) / 100
+    route.expires = now + HOLD_FACTOR * interval_s
+    route.asked = False
+    speaker.dirty[destination] = None
+
+
+def _fresh(speaker: Speaker, neighbour: Neighbour, tlv: Update, now: float) -> Route | None:
+    """A new route, if there is room and the policy takes it."""
+    prefix, length = tlv.prefix, tlv.length
+    if len(prefix) not in speaker.families:
+        return None
+    shown = Prefix(prefix, length)
+    allowed = neighbour.link.given.settings.allowed
+    if (allowed is not None and shown not in allowed) or not speaker.accept(shown):
+        return None
+    if len(neighbour.routes) >= speaker.max_routes:
+        text = f"{neighbour} announces more than {speaker.max_routes} prefixes; the rest is ignored"
+        speaker.note("too-many-routes", text, now, True)
+        return None
+    destination = speaker.table.make(prefix, length)
+    route = Route(destination, neighbour, now)
+    destination.routes.append(route)
+    neighbour.routes[prefix, length] = route
+    interval_s = max(tlv.interval_cs, 1) / 100
+    speaker.wheel.put(route, now + (HOLD_FACTOR - 1.5) * interval_s)
+    return route
+
+
+def _ignored(speaker: Speaker, destination: Destination, route: Route, tlv: Update, now: float) -> bool:
+    """An infeasible update for the selected route, from the same origin, may be ignored (section 3.5.3): it is as long
+    as there is no other way, because the old one still is free of loops. A newer seqno is asked for."""
+    assert tlv.router_id is not None
+    source = destination.source(tlv.router_id)
+    if source is None or newer(tlv.seqno, source.seqno):
+        return False
+    if tlv.seqno == source.seqno and tlv.metric < source.metric:
+        return False
+    speaker.ask(Ask(destination, tlv.router_id, destination.wanted_seqno(tlv.router_id)), route.neighbour, now)
+    others = (r for r in destination.routes if r is not route and r.metric < INFINITY)
+    return not any(destination.feasible(other) for other in others)
+
+
+# --- requests ------------------------------------------------------------------------------------------------------
+
+
+def _route_request(speaker: Speaker, neighbour: Neighbour, tlv: RouteRequest, now: float) -> None:
+    """RFC 8966 section 3.8.1.1."""
+    outlet = speaker.outlets.get(neighbour)
+    if outlet is None:
+        return
+    if tlv.ae == 0:
+        if not outlet.dumping and now - outlet.dumped_at >= _DUMP_PAUSE_S:
+            speaker.dump(outlet, now)
+        return
+    destination = speaker.table.find(tlv.prefix, tlv.length)
+    if destination is not None:
+        outlet.pending[destination] = None
+    elif len(outlet.asks) < _ASKS:
+        outlet.deny(tlv.prefix, tlv.length)
+
+
+def _seqno_request(speaker: Speaker, neighbour: Neighbour, tlv: SeqnoRequest, now: float) -> None:
+    """RFC 8966 section 3.8.1.2."""
+    destination = speaker.table.find(tlv.prefix, tlv.length)
+    outlet = speaker.outlets.get(neighbour)
+    if destination is None or outlet is None:
+        return
+    if destination.own is not None:
+        if tlv.router_id == speaker.router_id and newer(tlv.seqno, speaker.seqno):
+            speaker.raise_seqno()
+        outlet.pending[destination] = None
+        return
+    best = destination.selected
+    if best is None:
+        return
+    if best.router_id != tlv.router_id or not newer(tlv.seqno, best.seqno):
+        outlet.pending[destination] = None
+        return
+    if tlv.hops < 2 or len(outlet.asks) >= _ASKS:
+        return
+    via = _forward_to(destination, neighbour)
+    if via is not None:
+        ask = Ask(destination, tlv.router_id, tlv.seqno)
+        if speaker.requests.forward(ask, now):
+            speaker.send_request(via, ask, tlv.hops - 1)
+
+
+def _forward_to(destination: Destination, asker: Neighbour) -> Neighbour | None:
+    """The next hop of the best feasible route that does not go back, else of the best of the others."""
+    best: Route | None = None
+    for route in destination.routes:
+        if route.neighbour is asker or route.metric >= INFINITY:
+            continue
+        rank = not destination.feasible(route), route.metric, route.hop
+        if best is None or rank < (not destination.feasible(best), best.metric, best.hop):
+            best = route
+    return best.neighbour if best is not None else None

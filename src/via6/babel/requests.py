@@ -1,0 +1,127 @@
+"""Seqno requests that wait for their answer (RFC 8966 sections 3.2.7 and 3.8).
+
+Our own are repeated from two seconds on, doubling, at most three times. Those that we passed on for others are
+remembered so that copies of them are not passed on again, and so that the answer is handed back at once; who asked
+repeats them. Both are told apart by prefix, router-id and seqno.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from math import inf
+from typing import Final, NamedTuple
+
+from via6.babel.table import Destination, newer
+
+REPEAT_S: Final = 2.0
+REPEATS: Final = 3
+_KEPT_S: Final = 2.0
+"""How long a request passed on suppresses its copies: less than a peer waits before it asks again."""
+_ANSWER_S: Final = 20.0
+"""How long an answer is handed back."""
+KEPT: Final = 1 << 18
+"""Requests that wait at once; more are not sent, and so cost nothing."""
+
+
+class Ask(NamedTuple):
+    """Somebody is to be asked for this seqno or a newer one."""
+
+    destination: Destination
+    router_id: bytes
+    seqno: int
+
+
+class _Pending:
+    __slots__ = ("at", "forwarded_at", "own", "seqno", "tries")
+
+    def __init__(self, seqno: int, own: bool, now: float, at: float) -> None:
+        self.seqno = seqno
+        self.own = own
+        self.tries = 1
+        self.forwarded_at = -inf if own else now
+        self.at = at
+
+
+_Key = tuple[Destination, bytes]
+
+
+class Requests:
+    """All that wait."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[_Key, _Pending] = {}
+        self._heap: list[tuple[float, int, _Key]] = []
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def ask(self, ask: Ask, now: float) -> bool:
+        """We need this; True: send it now, False: it is asked already, or too much is."""
+        return self._enter(ask, True, now, now + REPEAT_S)
+
+    def forward(self, ask: Ask, now: float) -> bool:
+        """Somebody else needs it; False: it has been passed on a moment ago."""
+        return self._enter(ask, False, now, now + _ANSWER_S)
+
+    def _enter(self, ask: Ask, own: bool, now: float, at: float) -> bool:
+        key = ask.destination, ask.router_id
+        found = self._waiting.get(key)
+        if found is not None and not newer(ask.seqno, found.seqno):
+            if own:
+                if not found.own:
+                    found.own = True
+                    self._set(key, found, at)
+                return False
+            # What we asked ourselves went elsewhere, perhaps: it stands for no copy.
+            if now - found.forwarded_at < _KEPT_S:
+                return False
+            found.forwarded_at = now
+            return True
+        if found is None and len(self._waiting) >= KEPT:
+            return False
+        fresh = self._waiting[key] = _Pending(ask.seqno, own, now, at)
+        fresh.own = own or (found is not None and found.own)
+        self._set(key, fresh, at)
+        return True
+
+    def _set(self, key: _Key, pending: _Pending, at: float) -> None:
+        pending.at = at
+        self._count += 1
+        heappush(self._heap, (at, self._count, key))
+
+    def satisfied(self, destination: Destination, router_id: bytes, seqno: int) -> bool:
+        """A route with this seqno was selected; True if somebody waited for it."""
+        key = destination, router_id
+        found = self._waiting.get(key)
+        if found is None or newer(found.seqno, seqno):
+            return False
+        del self._waiting[key]
+        return True
+
+    def cancel(self, destination: Destination) -> None:
+        """Nothing is needed for this prefix any more."""
+        for key in [k for k in self._waiting if k[0] is destination]:
+            del self._waiting[key]
+
+    def due(self, now: float) -> list[Ask]:
+        """What must be asked again."""
+        found = []
+        while self._heap and self._heap[0][0] <= now:
+            at, _, key = heappop(self._heap)
+            pending = self._waiting.get(key)
+            if pending is None or pending.at != at:
+                continue
+            if not pending.own or pending.tries > REPEATS:
+                del self._waiting[key]
+                continue
+            self._set(key, pending, now + REPEAT_S * 2**pending.tries)
+            pending.tries += 1
+            found.append(Ask(key[0], key[1], pending.seqno))
+        return found
+
+    def deadline(self) -> float:
+        return self._heap[0][0] if self._heap else inf

@@ -1,0 +1,107 @@
+"""A destination that something happened to: what is selected now, and what follows from it.
+
+Three things may follow: another Way for the FIB, a seqno request, and an Update. The Update waits, as `blocked`, until
+the kernel has the new Way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from via6.babel.link import Link
+from via6.babel.model import INFINITY, Hop, Way
+from via6.babel.requests import Ask
+from via6.babel.table import Destination
+
+if TYPE_CHECKING:
+    from via6.babel.speaker import Speaker
+
+HOLD_S: Final = 60.0
+"""How long a lost prefix stays unreachable: longer than a route that nobody refreshes lives at our peers."""
+
+_LOST: Final = Way(None, None)
+_WAYS: Final = 1 << 16
+
+State = tuple[bytes, int, int] | None
+"""What is announced: router-id, seqno and metric; None: nothing."""
+
+
+def review(speaker: Speaker, destination: Destination, now: float) -> None:
+    """Selects, and finds what must be installed, asked and announced."""
+    before = destination.selected
+    if destination.guard is not None and destination.guard.until <= now:
+        destination.guard = None
+    destination.select()
+    best, backup = destination.selected, destination.backup
+    state: State = None
+    if best is not None:
+        destination.way = _way(speaker, best.hop, backup.hop if backup is not None else None)
+        if (destination.size == 16 or speaker.transit_v4) and not destination.refused:
+            state = best.router_id, best.seqno, best.metric
+    elif destination.own is not None:
+        destination.way, state = None, (speaker.router_id, speaker.seqno, destination.own)
+    else:
+        _without(speaker, destination, now)
+    if speaker.requests and state is not None and speaker.requests.satisfied(destination, state[0], state[1]):
+        destination.told = destination.told and (b"", 0, 0)  # somebody waits for this seqno: so it differs
+    if destination.routes:
+        _improve(speaker, destination, now)
+    here = best.neighbour.link if best is not None else None
+    there = before.neighbour.link if before is not None else None
+    if _differs(destination.told, state):
+        # Split horizon: who is on the link that the route came by hears of it only if it had heard of another way.
+        silent = here is not None and here.given.settings.split_horizon
+        skip = here if silent and (destination.told is None or there is here) else None
+        _tell(speaker, destination, state, [link for link in speaker.links.values() if link is not skip])
+    elif state is not None and here is not there:
+        # The same in other words to the rest, but the two links have changed their parts.
+        _tell(speaker, destination, state, [link for link in (here, there) if link is not None])
+
+
+def _tell(speaker: Speaker, destination: Destination, state: State, links: list[Link]) -> None:
+    destination.told = state
+    destination.blocked = True
+    speaker.unsettled.append((destination, links))
+
+
+def _differs(told: State, state: State) -> bool:
+    """Worth an Update by itself. A newer seqno alone is not, unless somebody waits for it."""
+    if state is None or told is None:
+        return state is not told
+    return state[0] != told[0] or state[2] != told[2]
+
+
+def _without(speaker: Speaker, destination: Destination, now: float) -> None:
+    """No route: what was reachable stays unreachable for a while, so that no shorter prefix is used instead (RFC 8966
+    section 2.8)."""
+    if destination.way is None:
+        return
+    if destination.way is not _LOST:
+        destination.way = _LOST
+        destination.held_until = now + HOLD_S
+        speaker.held.append((destination.held_until, destination))
+    elif destination.held_until <= now:
+        destination.way = None
+
+
+def _improve(speaker: Speaker, destination: Destination, now: float) -> None:
+    """Asks for a newer seqno if only an infeasible route is left, or one would be better (RFC 8966 section 3.8.2).
+    Only a neighbour that announces such a route is asked."""
+    best = destination.selected
+    limit = best.metric if best is not None else INFINITY
+    if destination.own is not None:
+        return
+    for route in destination.routes:
+        if route.metric < limit and route is not best and not destination.feasible(route):
+            seqno = destination.wanted_seqno(route.router_id)
+            speaker.ask(Ask(destination, route.router_id, seqno), route.neighbour, now)
+
+
+def _way(speaker: Speaker, primary: Hop, backup: Hop | None) -> Way:
+    """The one Way of this content."""
+    way = speaker.ways.get((primary, backup))
+    if way is None:
+        if len(speaker.ways) > _WAYS:
+            speaker.ways.clear()
+        way = speaker.ways[primary, backup] = Way(primary, backup)
+    return way

@@ -1,0 +1,395 @@
+"""What Babel adds to the daemon: carries datagrams, links and policy to the speaker, and what it decides to the FIB.
+
+The order of a turn is the speaker's contract. What it says of the FIB goes through the Rib and the Fib into the
+kernel; only if the kernel has acknowledged all of it, deletions too, is the speaker told so and its Updates leave.
+Hellos and acknowledgements do not wait for that.
+
+After a restart the routes of the last run are still in the kernel and carry on. Nothing is deleted and nothing of what
+was learnt is announced until each of them has been learnt anew, or some seconds have passed: our neighbours still
+believe what the last run told them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Final
+
+from via6 import policy
+from via6.babel import info
+from via6.babel.model import BabelLink, Hop, InterfaceInfo, NeighbourInfo, RouteChange, RouteInfo, SourceInfo
+from via6.babel.source import NAME, BabelSource
+from via6.babel.speaker import Speaker, SpeakerSettings
+from via6.collect.icmp_source import icmp_source_ok
+from via6.config import Config
+from via6.daemon.address import NodeAddress
+from via6.daemon.forwarding import Forwarding
+from via6.daemon.gateway import Gateway
+from via6.daemon.hosts import HostWatch, Prober
+from via6.daemon.identity import Identity
+from via6.daemon.links import BabelSocket
+from via6.daemon.sysctl import Sysctls
+from via6.engine import Engine
+from via6.kernel.linux import LinuxKernel, release
+from via6.kernel.pump import pump
+from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Link, Snapshot
+from via6.prefix import Address, Prefix, is_link_local
+
+_GRACE_S: Final = 15.0
+_REFUSALS_S: Final = 1.0
+_REFUSALS: Final = 10_000
+_PIECES: Final = 4  # of the speaker's work in one turn
+_REVIEW_S: Final = 10.0  # sysctls are looked at again
+
+Say = Callable[[str], None]
+
+
+class Babel:
+    """`say` takes lines for the log. Raises Refusal when the port, the state folder or nft cannot be had."""
+
+    def __init__(
+        self, config: Config, engine: Engine, kernel: LinuxKernel, snapshot: Snapshot, sysctls: Sysctls, say: Say
+    ) -> None:
+        assert config.babel is not None
+        now = time.monotonic()
+        self._config = config
+        self._engine = engine
+        self._kernel = kernel
+        self._say = say
+        self._said: set[str] = set()
+        self.socket = BabelSocket()
+        self._identity = Identity()
+        self._gateway = Gateway(config.gateway)
+        self._address = NodeAddress()
+        self._forwarding = Forwarding(sysctls)
+        self._hosts = HostWatch(config.hosts, snapshot, now)
+        self._prober = Prober()
+        self._source = BabelSource(config.babel.kernel_metric, None)
+        self._adopted = _adopted(snapshot, config.babel.kernel_metric)
+        self._complete = False
+        self._grace_until = now + _GRACE_S if self._adopted else now
+        self._links: dict[int, BabelLink] = {}
+        self._seen: object = None
+        self._decision: policy.Decision | None = None
+        self._review_at = now
+        self._refused: frozenset[Prefix] = frozenset()
+        self._refusals_at = now
+        settings = SpeakerSettings(
+            self._identity.router_id,
+            self._identity.seqno,
+            config.babel.families,
+            config.node.address is not None or icmp_source_ok(release()),
+        )
+        self._warn_at_start(settings)
+        self.speaker = Speaker(
+            settings, random.SystemRandom(), distances=self._identity.load_distances(), adopted=self._adopted, now=now
+        )
+
+    def _warn_at_start(self, settings: SpeakerSettings) -> None:
+        if not settings.transit_v4:
+            self._say(
+                "this kernel cannot send ICMPv4 errors without an IPv4 address, so IPv4 routes of others are not"
+                ' announced; give the node one: [node] address = "A.B.C.D", or `via6 up --address A.B.C.D`'
+            )
+        for problem in self._identity.problems:
+            self._say(problem)
+
+    # --- inputs ----------------------------------------------------------------------------------------------------
+
+    def packets(self) -> None:
+        """The socket is readable."""
+        now = time.monotonic()
+        for arrival in self.socket.receive():
+            self.speaker.receive(arrival, now)
+        self._send(now)  # acknowledgements need not wait for the kernel
+
+    def observe(self, events: Iterable[KernelEvent], now: float) -> None:
+        """Notifications of the kernel."""
+        self._hosts.observe(events, now)
+
+    def synchronise(self, snapshot: Snapshot, now: float) -> None:
+        """A dump, after notifications were lost."""
+        self._hosts.synchronise(snapshot, now)
+
+    def reload(self, config: Config) -> None:
+        """Another configuration. Raises Refusal, and then the old one stays in force."""
+        self._gateway.reload(config.gateway)
+        self._config = config
+        self._hosts.reload(config.hosts, time.monotonic())
+        self._seen = None
+        self.follow()
+
+    def disturbed(self) -> None:
+        """Somebody changes nftables."""
+        self._gateway.disturbed()
+
+    @property
+    def nft(self) -> int:
+        """A descriptor to be watched for `disturbed`, or -1."""
+        return self._gateway.fileno()
+
+    # --- a turn ----------------------------------------------------------------------------------------------------
+
+    def turn(self) -> bool:
+        """Everything that follows from the inputs; False: there is more to do, call it again soon."""
+        now = time.monotonic()
+        self._ask_hosts(now)
+        self.follow()
+        self.speaker.tick(now)
+        idle = False
+        for _ in range(_PIECES):
+            changes = self.speaker.routing(now)
+            if not changes and not self.speaker.dirty:
+                idle = True
+                break
+            self._engine.feed(NAME, self._source.updates(changes))
+            pump(self._engine.fib, self._kernel, time.monotonic)
+            self._told(changes)
+            self._settle(now)
+        if idle:
+            self._refusals(now)
+            self._complete_by(now)
+            self._settle(now)
+        self._send(time.monotonic())
+        for event in self.speaker.events() + self._hosts.events() + self._gateway.events():
+            self._say(event.text)
+        return idle
+
+    def _settle(self, now: float) -> None:
+        """Lets Updates leave if the kernel is where the speaker thinks."""
+        fib = self._engine.fib
+        if self._complete and not fib.needs_dump and not fib.counts().get("stale"):
+            self.speaker.settled(now)
+
+    def _refusals(self, now: float) -> None:
+        """Routes that the kernel will not have are not announced (a slot that another hand took, for one)."""
+        fib = self._engine.fib
+        if now < self._refusals_at or not (self._refused or fib.counts().get("failed")):
+            return
+        self._refusals_at = now + _REFUSALS_S
+        assert self._config.babel is not None
+        metric = self._config.babel.kernel_metric
+        failed = (s.prefix for s in fib.troubles() if s.phase == "failed" and s.metric == metric)
+        self._refused = frozenset(islice(failed, _REFUSALS))
+        self.speaker.refuse(self._refused, now)
+
+    def _complete_by(self, now: float) -> None:
+        if self._complete:
+            return
+        missing = any(not self._is_learnt(prefix) for prefix in self._adopted)
+        if missing and now < self._grace_until:
+            return
+        self._complete = True
+        self._adopted = {}
+        self._engine.complete(NAME)
+        pump(self._engine.fib, self._kernel, time.monotonic)
+
+    def _is_learnt(self, prefix: Prefix) -> bool:
+        destination = self.speaker.table.find(prefix.packed, prefix.length)
+        return destination is not None and (destination.selected is not None or destination.own is not None)
+
+    def _send(self, now: float) -> None:
+        if self.speaker.seqno != self._identity.seqno:
+            problem = self._identity.reserve(self.speaker.seqno)
+            if problem:
+                self._once(problem)
+        for datagram in self.speaker.datagrams(now):
+            self.socket.send(datagram)
+
+    def deadline(self, now: float) -> float:
+        """When the next turn is due, if nothing happens before."""
+        at = min(self.speaker.deadline(now), self._hosts.deadline(), self._review_at)
+        return at if self._complete else min(at, max(self._grace_until, now))
+
+    # --- what the node is ------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Links, exports and imports as the node is now."""
+        now = time.monotonic()
+        view = self._engine.view
+        alive = self._hosts.alive()
+        seen = (view.generation, alive, id(view))
+        if seen != self._seen:
+            self._seen = seen
+            self._engine.reload((*self._config.routes, *self._hosts.routes()))
+            self._tell_all(self._address.hold(self._config.node.address))
+            self._follow_links(now)
+            self._decide(alive, now)
+            self._seen = (view.generation, alive, id(self._engine.view))
+            self._review_at = now
+        if self._review_at <= now:
+            self._review_at = now + _REVIEW_S
+            self._tell_all(self._forwarding.cover(*self._forwarders()))
+
+    def _decide(self, alive: frozenset[Prefix], now: float) -> None:
+        view, statics = self._engine.view, self._engine.statics()
+        config = self._config
+        if not self._gateway.settle(view, statics):
+            config = replace(config, gateway=None)
+        before = self._decision
+        hosts = [prefix.packed for prefix in sorted(alive)]
+        found = self._decision = policy.decide(view, config, statics=statics, hosts=hosts)
+        if before is None or before.announce != found.announce:
+            self.speaker.announce(found.announce, now)
+        if before is None or before.imports != found.imports:
+            self.speaker.accept_now(found.imports.accepts, now)
+        if self._source.src != found.source:
+            self._source.src = found.source
+            updates = self._source.updates(self.speaker.all_ways())
+            self._engine.refeed(NAME, updates)  # type: ignore[arg-type]
+
+    def _follow_links(self, now: float) -> None:
+        view = self._engine.view
+        wanted: dict[int, BabelLink] = {}
+        for link in view.links.values():
+            settings = self._config.link(link.name) if not link.loopback else None
+            if settings is None:
+                continue
+            addresses = [a for a in view.inventory() if a.ifindex == link.ifindex]
+            usable = [a.address for a in addresses if not a.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)]
+            local = next((a for a in usable if is_link_local(a)), None)
+            four = next((a for a in usable if len(a) == 4), None)
+            if local is None:
+                self._no_address(link, addresses != [])
+                continue
+            wanted[link.ifindex] = BabelLink(link.ifindex, link.name, local, link.mtu, four, settings, link.carrier)
+        for ifindex in self._links.keys() - wanted.keys():
+            self._say(f"{self._links.pop(ifindex).name}: Babel is not spoken there any more")
+            self.socket.leave(ifindex)
+            self.speaker.forget_link(ifindex, now)
+        for ifindex, given in wanted.items():
+            if given == self._links.get(ifindex) and ifindex in self.socket.joined:
+                continue
+            self._join(given, now)
+
+    def _no_address(self, link: Link, some: bool) -> None:
+        if link.carrier and not some:
+            self._once(
+                f"{link.name} has no link-local address, so Babel cannot be spoken there: `ip link set {link.name}"
+                f" addrgenmode eui64`, or `ip addr add fe80::1/64 dev {link.name}` with an address of its own"
+            )
+
+    def _join(self, given: BabelLink, now: float) -> None:
+        problem = self.socket.join(given.ifindex, given.address)
+        if problem:
+            self._once(f"{given.name}: {problem}")
+            return
+        if given.ifindex not in self._links:
+            keys = ", ".join(key.name for key in given.settings.keys)
+            how = f"authenticated with {keys}" if keys else "WITHOUT a key: whoever is on this link can change routes"
+            self._say(f"{given.name}: Babel, cost {given.settings.cost}, {how}")
+        self._links[given.ifindex] = given
+        self.speaker.link_changed(given, now)
+
+    def _forwarders(self) -> tuple[set[int], set[int]]:
+        """Links to routers, and links to hosts, that forward IPv4."""
+        view = self._engine.view
+        if 4 not in self.speaker.families:
+            return set(), set()
+        links = {i for i, given in self._links.items()}
+        links |= {link.ifindex for link in view.links.values() if link.name in self._gateway.devices()}
+        announced = self._decision.announce if self._decision is not None else {}
+        hosts = {
+            a.ifindex
+            for a in view.inventory()
+            if len(a.address) == 4 and any(p.length and a.address in p for p in announced)
+        }
+        hosts |= {hop.ifindex for hop in self._hosts.hops().values()}
+        return links, {i for i in hosts - links if i in view.links and not view.links[i].loopback}
+
+    def _ask_hosts(self, now: float) -> None:
+        if self._hosts.deadline() <= now:
+            self._prober.ask(self._hosts.tick(now))
+
+    # --- readers ---------------------------------------------------------------------------------------------------
+
+    def neighbours(self) -> list[NeighbourInfo]:
+        return info.neighbours(self.speaker)
+
+    def interfaces(self) -> list[InterfaceInfo]:
+        return info.interfaces(self.speaker)
+
+    def routes(self) -> Iterator[RouteInfo]:
+        return info.routes(self.speaker, time.monotonic())
+
+    def routes_of(self, prefix: Prefix) -> list[RouteInfo]:
+        found = self.speaker.table.find(prefix.packed, prefix.length)
+        return list(info.routes_of(self.speaker, found, time.monotonic())) if found is not None else []
+
+    def sources(self) -> Iterator[SourceInfo]:
+        return info.sources(self.speaker, time.monotonic())
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is not as it should be, for `via6 status`."""
+        found = [f"{given.name}: no key" for given in self._links.values() if not given.settings.keys]
+        if not self._links:
+            found.append("Babel is spoken on no interface: none that is wanted has carrier and a link-local address")
+        if self.socket.drops:
+            found.append(f"{self.socket.drops} datagrams were lost for want of buffer space")
+        return tuple(found)
+
+    changed: Callable[[Iterable[Prefix]], None] | None = None
+    """Is told which prefixes' routes have changed, while somebody monitors them."""
+
+    def _told(self, changes: Iterable[object]) -> None:
+        if self.changed is not None:
+            for change in changes:
+                if isinstance(change, RouteChange):
+                    self.changed([Prefix(d, change.length) for d in change.destinations])
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def retract(self) -> None:
+        """Tells the neighbours that we go; the routes stay until `leave`, for what is under way."""
+        now = time.monotonic()
+        problem = self._identity.save_distances(info.sources(self.speaker, now))
+        if problem:
+            self._say(problem)
+        self.speaker.leave(now)
+        for datagram in self.speaker.datagrams(now):
+            self.socket.send(datagram)
+            self.socket.send(datagram)  # nobody will ask again
+
+    def keep(self) -> None:
+        """Leaves without a word to the neighbours: the next run goes on where this one stopped."""
+        problem = self._identity.save_distances(info.sources(self.speaker, time.monotonic()))
+        if problem:
+            self._say(problem)
+
+    def leave(self) -> None:
+        """Everything as it was but the routes, which the engine removes."""
+        self._tell_all(self._forwarding.restore())
+        self._tell_all(self._address.leave())
+        self._gateway.close()
+
+    def close(self) -> None:
+        """Lets go of what is open."""
+        self.socket.close()
+        self._prober.close()
+        self._identity.close()
+
+    def _tell_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._once(line)
+
+    def _once(self, line: str) -> None:
+        if line not in self._said and len(self._said) < 1000:
+            self._said.add(line)
+            self._say(line)
+
+
+def _adopted(snapshot: Snapshot, metric: int) -> dict[Prefix, Hop]:
+    """What an earlier run of ours still has in the kernel."""
+    found: dict[Prefix, Hop] = {}
+    for block in snapshot.routes.blocks:
+        template = block.template
+        if template.protocol != PROTO_VIA6 or template.metric != metric or len(template.next_hops) != 1:
+            continue
+        via: Address | None = template.next_hops[0].via
+        if via is not None:
+            hop = Hop(template.next_hops[0].ifindex, via)
+            found.update((Prefix(destination, template.prefix.length), hop) for destination in block.destinations)
+    return found
