@@ -188,39 +188,51 @@ def test_what_cannot_be_sent_is_counted_not_raised(two: Two) -> None:
     assert sock_a.joined == frozenset()
 
 
+def hold_back(net: Net, held: bool) -> None:
+    """A qdisc that keeps everything: the kernel takes no more than the send buffer from one socket."""
+    tc = f"tc -n {net.name} qdisc"
+    run(f"{tc} replace dev eth0 root tbf rate 8bit burst 2k limit 100mb" if held else f"{tc} del dev eth0 root")
+
+
+def fill(net: Net, sock: BabelSocket) -> None:
+    ifindex = index(net)
+    for _ in range(20_000):
+        assert sock.send(Datagram(ifindex, GROUP, bytes(1400)))
+        if sock.wants_write:
+            return
+    pytest.fail("the send buffer has no end")
+
+
 def test_a_full_send_buffer_waits_in_order(two: Two) -> None:
     a, sock_a, _, sock_b = two
-    # A qdisc that holds everything, and the kernel does not take more than the send buffer from one socket.
-    run("tc", "-n", a.name, "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "8bit", "burst", "2k",
-        "limit", "100mb")  # fmt: skip
-    ifindex, count = index(a), 0
-    while not sock_a.wants_write:
-        assert sock_a.send(Datagram(ifindex, GROUP, bytes(1400)))
-        count += 1
-        assert count < 20_000, "the send buffer has no end"
+    hold_back(a, True)
+    fill(a, sock_a)
     sock_a.flush()
     assert sock_a.wants_write
-    left = [sock_a.send(Datagram(ifindex, GROUP, str(number).encode())) for number in range(QUEUE + 5)]
-    assert left.count(False) == 6
-    assert not any(left[-6:])
-    assert sock_a.counters == {"queue-full": 6}
+    sock_a.send(Datagram(index(a), GROUP, b"1"))
     assert not select.select([], [sock_a], [], 0)[1]
-    run("tc", "-n", a.name, "qdisc", "del", "dev", "eth0", "root")
-    got: list[int] = []
+    hold_back(a, False)
+    sock_a.send(Datagram(index(a), GROUP, b"2"))  # there is room now, but 1 is still waiting
     while sock_a.wants_write:
         assert select.select([], [sock_a], [], 5)[1]
         sock_a.flush()
-    while batch := sock_b.receive():
-        got += [int(x.data) for x in batch if len(x.data) < 1400]
-    assert len(got) > QUEUE // 2
-    assert got == sorted(got)
-    # What waits for a link that is left does not leave any more.
-    run("tc", "-n", a.name, "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "8bit", "burst", "2k",
-        "limit", "100mb")  # fmt: skip
-    while not sock_a.wants_write:
-        sock_a.send(Datagram(ifindex, GROUP, bytes(1400)))
+    sock_a.send(Datagram(index(a), GROUP, b"3"))
+    got: list[bytes] = []
+    wait_until(lambda: got.extend(x.data for x in sock_b.receive() if len(x.data) == 1) or len(got) == 3)
+    assert got == [b"1", b"2", b"3"]
+    assert sock_a.counters == {}
+
+
+def test_the_queue_is_bounded(two: Two) -> None:
+    a, sock_a, _, _ = two
+    hold_back(a, True)
+    fill(a, sock_a)
+    ifindex = index(a)
+    left = [sock_a.send(Datagram(ifindex, GROUP, b"x")) for _ in range(QUEUE + 5)]
+    assert left == [True] * (QUEUE - 1) + [False] * 6
+    assert sock_a.counters == {"queue-full": 6}
     sock_a.leave(ifindex)
-    assert not sock_a.wants_write
+    assert not sock_a.wants_write, "what waits for a link that is left does not leave any more"
 
 
 def test_a_membership_that_the_kernel_dropped(two: Two) -> None:

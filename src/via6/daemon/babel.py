@@ -35,7 +35,7 @@ from via6.daemon.sysctl import Sysctls
 from via6.engine import Engine
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
-from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Link, Snapshot
+from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Snapshot
 from via6.prefix import Address, Prefix, is_link_local
 
 _GRACE_S: Final = 15.0
@@ -43,6 +43,8 @@ _REFUSALS_S: Final = 1.0
 _REFUSALS: Final = 10_000
 _PIECES: Final = 4  # of the speaker's work in one turn
 _REVIEW_S: Final = 10.0  # sysctls are looked at again
+_ADDRESS_S: Final = 5.0
+_DECIDE_SHARE: Final = 10.0  # what is announced is worked out again no sooner than this many times what it took
 
 Say = Callable[[str], None]
 
@@ -75,6 +77,9 @@ class Babel:
         self._seen: object = None
         self._decision: policy.Decision | None = None
         self._review_at = now
+        self._undecided = False
+        self._decide_at = now
+        self._bare: dict[int, float] = {}
         self._refused: frozenset[Prefix] = frozenset()
         self._refusals_at = now
         settings = SpeakerSettings(
@@ -202,6 +207,8 @@ class Babel:
     def deadline(self, now: float) -> float:
         """When the next turn is due, if nothing happens before."""
         at = min(self.speaker.deadline(now), self._hosts.deadline(), self._review_at)
+        if self._undecided:
+            at = min(at, max(self._decide_at, now))
         return at if self._complete else min(at, max(self._grace_until, now))
 
     # --- what the node is ------------------------------------------------------------------------------------------
@@ -217,11 +224,18 @@ class Babel:
             self._engine.reload((*self._config.routes, *self._hosts.routes()))
             self._tell_all(self._address.hold(self._config.node.address))
             self._follow_links(now)
-            self._decide(alive, now)
             self._seen = (view.generation, alive, id(self._engine.view))
             self._review_at = now
+            self._undecided = True
+        if self._undecided and self._decide_at <= now:
+            # With a hundred thousand exported routes this takes a while; a link that wakes up has three events.
+            self._undecided = False
+            self._decide(alive, now)
+            took = time.monotonic() - now
+            self._decide_at = now + (1 + _DECIDE_SHARE) * took
         if self._review_at <= now:
             self._review_at = now + _REVIEW_S
+            self._complain_of_links(now)
             self._tell_all(self._forwarding.cover(*self._forwarders()))
 
     def _decide(self, alive: frozenset[Prefix], now: float) -> None:
@@ -244,6 +258,7 @@ class Babel:
     def _follow_links(self, now: float) -> None:
         view = self._engine.view
         wanted: dict[int, BabelLink] = {}
+        bare: dict[int, float] = {}
         for link in view.links.values():
             settings = self._config.link(link.name) if not link.loopback else None
             if settings is None:
@@ -253,9 +268,10 @@ class Babel:
             local = next((a for a in usable if is_link_local(a)), None)
             four = next((a for a in usable if len(a) == 4), None)
             if local is None:
-                self._no_address(link, addresses != [])
+                bare[link.ifindex] = self._bare.get(link.ifindex, now)
                 continue
             wanted[link.ifindex] = BabelLink(link.ifindex, link.name, local, link.mtu, four, settings, link.carrier)
+        self._bare = bare
         for ifindex in self._links.keys() - wanted.keys():
             self._say(f"{self._links.pop(ifindex).name}: Babel is not spoken there any more")
             self.socket.leave(ifindex)
@@ -265,12 +281,15 @@ class Babel:
                 continue
             self._join(given, now)
 
-    def _no_address(self, link: Link, some: bool) -> None:
-        if link.carrier and not some:
-            self._once(
-                f"{link.name} has no link-local address, so Babel cannot be spoken there: `ip link set {link.name}"
-                f" addrgenmode eui64`, or `ip addr add fe80::1/64 dev {link.name}` with an address of its own"
-            )
+    def _complain_of_links(self, now: float) -> None:
+        """A link that wakes up gets its address, and duplicate address detection, within some seconds."""
+        for ifindex, since in self._bare.items():
+            link = self._engine.view.links.get(ifindex)
+            if link is not None and link.carrier and now - since > _ADDRESS_S:
+                self._once(
+                    f"{link.name} has no link-local address, so Babel cannot be spoken there: `ip link set {link.name}"
+                    f" addrgenmode eui64`, or `ip addr add fe80::1/64 dev {link.name}` with an address of its own"
+                )
 
     def _join(self, given: BabelLink, now: float) -> None:
         problem = self.socket.join(given.ifindex, given.address)
@@ -290,7 +309,6 @@ class Babel:
         if 4 not in self.speaker.families:
             return set(), set()
         links = {i for i, given in self._links.items()}
-        links |= {link.ifindex for link in view.links.values() if link.name in self._gateway.devices()}
         announced = self._decision.announce if self._decision is not None else {}
         hosts = {
             a.ifindex
@@ -298,6 +316,7 @@ class Babel:
             if len(a.address) == 4 and any(p.length and a.address in p for p in announced)
         }
         hosts |= {hop.ifindex for hop in self._hosts.hops().values()}
+        hosts |= {link.ifindex for link in view.links.values() if link.name in self._gateway.devices()}
         return links, {i for i in hosts - links if i in view.links and not view.links[i].loopback}
 
     def _ask_hosts(self, now: float) -> None:

@@ -189,6 +189,7 @@ class Watch:
         self._seeded = False
         self._seeder: Monitor | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._freeing: set[asyncio.Task[None]] = set()
         self._polled = 0.0
 
     # --- monitors come and go --------------------------------------------------------------------------------------
@@ -212,7 +213,9 @@ class Watch:
         if self._seeder is one:
             self._seeder = None
         if not self._routes_are_monitored():
-            self._deltas.forget("route")
+            free = asyncio.create_task(self._walk(self._deltas.forget("route")))
+            self._freeing.add(free)
+            free.add_done_callback(self._freeing.discard)
             self._pending.clear()
             self._seeded = False
         if not self.monitors:
@@ -226,6 +229,10 @@ class Watch:
         if self._follower is not None:
             self._follower.cancel()
             self._follower = None
+
+    async def _walk(self, rows: Iterable[None]) -> None:
+        async for _ in self._turns.pieces(rows):
+            pass
 
     def state(self, one: Monitor, kind: str) -> Iterator[bytes]:
         """Lines of all there is of this kind now, for this monitor; walked through in turns."""
@@ -307,8 +314,7 @@ class Watch:
                 if time.monotonic() - self._polled >= _POLL_S:
                     self._poll()
                 pending, self._pending = self._pending, {}
-                async for _ in self._turns.pieces(map(self._compare, pending)):
-                    pass
+                await self._walk(map(self._compare, pending))
         except Exception as error:
             self._complain(f"control socket: a fault in via6, please report it: {error!r}")
 

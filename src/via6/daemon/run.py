@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -314,6 +315,9 @@ def serve(
     file: str = "",
 ) -> int:
     """Runs the daemon in this network namespace; the exit code. `file` is for people: where the configuration is."""
+    # A large table is a million small objects that stay: looking through them again and again for cycles costs more
+    # than the few cycles there are.
+    gc.set_threshold(50_000, 20, 100)
     daemon = Daemon(config, load, lock, keep=keep, sysctls=sysctls, file=file)
     try:
         return asyncio.run(daemon.run())
