@@ -7,7 +7,7 @@ in the order of the file, each over those before it, key by key: the last that m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
@@ -92,7 +92,7 @@ class KeySpec:
 
     name: str
     algorithm: str = ""
-    secret: bytes = b""
+    secret: bytes = field(default=b"", repr=False)
     file: str = ""
 
 

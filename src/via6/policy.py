@@ -145,7 +145,7 @@ def announced(
     if 4 in babel.families:
         for address in hosts:
             found.setdefault(Prefix(address, 32), 0)
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: (item[0].packed, item[0].length)))
 
 
 def _candidates(view: View, babel: BabelSpec, statics: Statics) -> dict[Prefix, set[str]]:

@@ -259,8 +259,8 @@ def test_text_that_cannot_be_read(text: bytes, line: int, message: str, remedy: 
     ("text", "place", "line", "remedy"),
     [
         ("[[routes]]\nto='10/8'\n", "routes", 1, "[[route]]"),
-        ("\n[node]\nid = 1\n", "node", 2, "[[route]]"),
-        ("[babel]\n", "babel", 1, "[[route]]"),
+        ("\n[nodes]\nid = 1\n", "nodes", 2, "[node]"),
+        ("[bgp]\n", "bgp", 1, "[[route]], [node], [babel]"),
         ("to = '10/8'\n", "to", 1, "did you mean [[route]]"),
         ("\n[route]\nto='10/8'\n", "route", 2, "two brackets"),
         ("route = 1\n", "route", 1, "two brackets"),
@@ -305,14 +305,14 @@ to = "11/8"
 gateway = 1
 via = ["fe80::1", 3, {{ via = "fe80::2%a", weight = 300 }}]
 
-[node]
+[vrrp]
 
 [[route]]
 to = "12/8"
 {VIA}""")
     assert [(p.line, p.place) for p in problems] == [
         (2, "route[0].to"), (3, "route[0].via"), (4, "route[0].metric"), (7, ""), (11, "route[2].gateway"),
-        (12, "route[2].via[1]"), (12, "route[2].via[0]"), (12, "route[2].via[2].weight"), (14, "node"),
+        (12, "route[2].via[1]"), (12, "route[2].via[0]"), (12, "route[2].via[2].weight"), (14, "vrrp"),
     ]  # fmt: skip
 
 

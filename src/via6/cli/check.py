@@ -15,13 +15,22 @@ import json
 
 from via6.cli.files import describe, read
 from via6.cli.main import add_output_options
-from via6.config import parse
+from via6.config import Config, parse
 from via6.errors import FAILED, OK
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="configuration in TOML; - is standard input")
     add_output_options(parser, "-j")
+
+
+def _summary(config: Config) -> str:
+    words = [f"{len(config.routes)} route{'' if len(config.routes) == 1 else 's'}"]
+    if config.babel is not None:
+        words.append(f"Babel on {', '.join(config.babel.interfaces)}")
+        if not config.babel.exports and config.gateway is None and not config.hosts:
+            words.append("announces nothing")
+    return ", ".join(words)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
         for problem in problems:
             print(describe(problem))
         if config is not None:
-            print(f"{name}: good, {len(config.routes)} route{'' if len(config.routes) == 1 else 's'}")
+            print(f"{name}: good, {_summary(config)}")
     return FAILED if config is None else OK

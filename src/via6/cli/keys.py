@@ -19,7 +19,8 @@ def read_keys(path: str) -> tuple[Key, ...]:
     """The keys of a file. Raises Refusal, which never shows a secret."""
     shown = os.fsencode(path).decode(errors="backslashreplace")
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        # Opening a FIFO would wait for somebody who writes.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise Refusal(f"{shown} is no file that holds keys", "name a file with NAME ALGORITHM SECRET lines")

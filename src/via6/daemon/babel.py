@@ -33,6 +33,7 @@ from via6.daemon.identity import Identity
 from via6.daemon.links import BabelSocket
 from via6.daemon.sysctl import Sysctls
 from via6.engine import Engine
+from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
 from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Snapshot
@@ -121,6 +122,11 @@ class Babel:
 
     def reload(self, config: Config) -> None:
         """Another configuration. Raises Refusal, and then the old one stays in force."""
+        assert config.babel is not None
+        assert self._config.babel is not None
+        for key in ("families", "kernel_metric"):
+            if getattr(config.babel, key) != getattr(self._config.babel, key):
+                raise Refusal(f"[babel] {key} cannot change while via6 runs", "restart it")
         self._gateway.reload(config.gateway)
         self._config = config
         self._hosts.reload(config.hosts, time.monotonic())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -39,6 +40,7 @@ _IDLE_S: Final = 60.0
 _PATIENCE_S: Final = 30.0
 _FAREWELL_S: Final = 1.0
 _LOOK_S: Final = 5.0
+_LEAVES: Final = ("the daemon leaves", "", NO_DAEMON)
 
 
 class Question(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,6 +80,7 @@ class Server:
         self._ears: list[listen.Ear] = []
         self._servers: list[asyncio.Server] = []
         self._clients: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._started = time.monotonic()
 
     # --- for the driver --------------------------------------------------------------------------------------------
@@ -87,12 +90,16 @@ class Server:
         listened on, or another daemon does."""
         self._ears, notes = listen.listen(self._path)
         for ear in self._ears:
-            server = await asyncio.start_unix_server(self._guard(ear), sock=ear.socket, limit=_REQUEST_OCTETS)
+            server = await asyncio.start_unix_server(self._door(ear), sock=ear.socket, limit=_REQUEST_OCTETS)
             self._servers.append(server)
         return notes
 
     async def close(self) -> None:
         """Tells everybody that the daemon leaves, and removes the socket's file. May be called twice."""
+        self._closed = True
+        for ear in self._ears:
+            asyncio.get_running_loop().remove_reader(ear.socket)
+        await asyncio.sleep(0)  # asyncio trips over a caller it is letting in while its server is closed
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -103,6 +110,7 @@ class Server:
         for task in self._clients:
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
+        await asyncio.sleep(0)
 
     @property
     def watched(self) -> bool:
@@ -121,36 +129,44 @@ class Server:
 
     # --- clients ---------------------------------------------------------------------------------------------------
 
-    def _guard(self, ear: listen.Ear) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            """No fault of a client, or of ours with one, reaches the loop: the daemon would end."""
-            if not ear.admits(writer.get_extra_info("socket")):
+    def _door(self, ear: listen.Ear) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def come_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._closed:
+                writer.write(self._error(*_LEAVES))
+                writer.close()
+            elif not ear.admits(writer.get_extra_info("socket")):
                 remedy = "run it as root, or join the group: `usermod -aG via6 USER`"
                 writer.write(self._error("not allowed to talk to the daemon", remedy, NO_DAEMON))
                 writer.close()
-                return
-            task = asyncio.current_task()
-            assert task is not None
-            self._clients.add(task)
-            try:
-                writer.transport.set_write_buffer_limits(_BUFFER_OCTETS)
-                await self._converse(reader, writer)
-                writer.close()
-                await asyncio.wait_for(writer.wait_closed(), _FAREWELL_S)
-            except asyncio.CancelledError:
-                writer.write(self._error("the daemon leaves", "", NO_DAEMON))
-            except OSError:  # gone, or does not read: TimeoutError is one
-                pass
-            except Exception as error:
-                self._complain(f"control socket: a fault in via6, please report it: {error!r}")
-                writer.write(self._error(f"a fault in via6, please report it: {error!r}", ""))
-            finally:
-                self._clients.discard(task)
-                writer.close()
-                if writer.transport.get_write_buffer_size():
-                    writer.transport.abort()
+            else:
+                task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+                self._clients.add(task)
+                task.add_done_callback(functools.partial(self._gone, writer))
 
-        return connected
+        return come_in
+
+    def _gone(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        self._clients.discard(task)
+        if task.cancelled():  # before it began
+            writer.write(self._error(*_LEAVES))
+        writer.close()
+        if writer.transport.get_write_buffer_size():
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """No fault of a client, or of ours with one, reaches the loop: the daemon would end."""
+        try:
+            writer.transport.set_write_buffer_limits(_BUFFER_OCTETS)
+            await self._converse(reader, writer)
+            writer.close()
+            await asyncio.wait_for(writer.wait_closed(), _FAREWELL_S)
+        except asyncio.CancelledError:
+            writer.write(self._error(*_LEAVES))
+        except OSError:  # gone, or does not read: TimeoutError is one
+            pass
+        except Exception as error:
+            self._complain(f"control socket: a fault in via6, please report it: {error!r}")
+            writer.write(self._error(f"a fault in via6, please report it: {error!r}", ""))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) > MAX_CLIENTS:

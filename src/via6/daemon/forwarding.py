@@ -16,8 +16,11 @@ it came in tells the sender of a better gateway. ICMPv4 has no room for an IPv6 
 destination itself there: "it is on your link", which is untrue, and a host that believes it (they do by default) asks
 ARP for it in vain. A link with two via6 routers and a host has just this case. So: off wherever via6 forwards.
 
-**Both need `all` at 0**, which would also change every other interface. So what `all` said is first written into each
-of them, and into `default` for those to come: the result is the same for them as before.
+**ignore_routes_with_linkdown.** A connected route stays when its link loses the carrier, and is still used, though the
+network may be reachable by another router that is on it. So: on wherever via6 forwards.
+
+**The filter and the redirects need `all` at 0**, which would also change every other interface. So what `all` said is
+first written into each of them, and into `default` for those to come: the result is the same for them as before.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from via6.errors import Refusal
 _FORWARDING: Final = "forwarding"
 _FILTER: Final = "rp_filter"
 _REDIRECTS: Final = "send_redirects"
+_LINKDOWN: Final = "ignore_routes_with_linkdown"
 _ALL_FORWARD: Final = "net/ipv4/conf/all/forwarding"
 
 
@@ -53,6 +57,7 @@ class Forwarding:
         steps: list[Callable[[], list[str]]] = [
             lambda: self._forget_gone(there),
             lambda: self._forward(wanted),
+            lambda: self._ignore_dead(wanted),
             lambda: self._lower(_REDIRECTS, wanted, there),
             lambda: self._lower(_FILTER, routers, there),
         ]
@@ -88,6 +93,11 @@ class Forwarding:
         if not wanted:
             self._sysctls.forget([_ALL_FORWARD])
         return [f"IPv4 forwarding stays off: {problem}" for problem in problems]
+
+    def _ignore_dead(self, wanted: set[int]) -> list[str]:
+        problems = self._sysctls.change({of_link(i, _LINKDOWN): "1" for i in sorted(wanted)})
+        self._sysctls.restore([n for n in self._ours(_LINKDOWN) if int(n.partition(" ")[0]) not in wanted])
+        return problems
 
     def _lower(self, key: str, low: set[int], there: set[int]) -> list[str]:
         """Makes 0 the value that counts on the interfaces `low`, and leaves what counts on the others."""

@@ -9,6 +9,9 @@ forwards IPv6) via6 does so itself; where none come it asks for them. Of several
 The address stands on lo: it is the machine's and not the link's, it stays while the link is away, no manager of the
 link removes it, and a Babel speaker does not take the link for one with IPv4 (RFC 9229 section 2.1).
 
+As a stub the host also speaks Babel on that link, announces its address and nothing else, learns nothing and touches
+no forwarding: nobody can send through it.
+
 Another hand's IPv4 default route is never pushed aside: while there is one that would come behind ours, ours waits.
 
 `HostRouter` decides and is pure; `HostDaemon` is the daemon of `via6 run` with one route that moves.
@@ -28,8 +31,9 @@ from typing import Final
 
 from via6.babel.model import Event
 from via6.config import Config, RouteSpec, ViaSpec
-from via6.config_babel import HostSpec
+from via6.config_babel import BabelSpec, HostSpec, NodeSpec, Rule
 from via6.daemon.address import NodeAddress
+from via6.daemon.babel import Babel
 from via6.daemon.hosts import Ask, HostWatch, Prober
 from via6.daemon.lock import FibLock
 from via6.daemon.run import Daemon, log
@@ -53,12 +57,22 @@ _SOLICIT_MOST_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`router` None: found by router advertisements. `metric` is that of the IPv4 default route."""
+    """`router` None: found by router advertisements. `metric` is that of the IPv4 default route. `stub`: how Babel is
+    spoken, its key files read; None: not at all."""
 
     interface: str
     address: Address
     router: Address | None = None
     metric: int = 0
+    stub: BabelSpec | None = None
+
+    def config(self, routes: tuple[RouteSpec, ...]) -> Config:
+        """What a daemon is to do with these routes."""
+        if self.stub is None:
+            return Config(routes)
+        own = Rule("prefix", (Prefix(self.address, 32),))
+        babel = replace(self.stub, interfaces=(self.interface,), exports=(own,), imports=(Rule(deny=True),))
+        return Config(routes, NodeSpec(address=self.address), babel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +316,13 @@ class Advertisements:
         self._socket.close()
 
 
+class _Stub(Babel):
+    """Babel of a node that never forwards."""
+
+    def _forwarders(self) -> tuple[set[int], set[int]]:
+        return set(), set()
+
+
 class HostDaemon(Daemon):
     """`again` gives the settings anew, for SIGHUP; it raises Refusal and then the old ones stay in force."""
 
@@ -310,10 +331,11 @@ class HostDaemon(Daemon):
         self._address = address
         self._again = again
         self._routes = router.routes()
-        super().__init__(Config(self._routes), self._reread, lock, keep=False)
-        self._watch.close()
-        self._watch = self._kernel.watch(neighbours=True)
-        self._engine.stale = True  # what happened in between was told to nobody
+        super().__init__(router.settings.config(self._routes), self._reread, lock, keep=False)
+        if not self._speaks:
+            self._watch.close()
+            self._watch = self._kernel.watch(neighbours=True)
+            self._engine.stale = True  # what happened in between was told to nobody
         self._prober = Prober()
         self._advertisements: Advertisements | None = None
         try:
@@ -321,6 +343,9 @@ class HostDaemon(Daemon):
         except OSError as error:
             log(f"router advertisements are left to the kernel: no raw socket ({error.strerror})")
         self._next: asyncio.TimerHandle | None = None
+
+    def _begin_babel(self, config: Config, snapshot: Snapshot) -> Babel | None:
+        return _Stub(config, self._engine, self._kernel, snapshot, self._sysctls, log) if self._speaks else None
 
     @property
     def keeps(self) -> bool:
@@ -352,7 +377,7 @@ class HostDaemon(Daemon):
             raise Refusal(problem)
         self._router.change(settings, time.monotonic())
         self._routes = self._router.routes()
-        return Config(self._routes)
+        return settings.config(self._routes)
 
     def _on_events(self) -> None:
         events, now = self._watch.read(), time.monotonic()
@@ -361,6 +386,8 @@ class HostDaemon(Daemon):
                 log(problem)
         self._engine.observe(events, now)
         self._router.observe(events, now)
+        if self._babel:
+            self._babel.observe(events, now)
         self._settle()
 
     def _on_advertisements(self) -> None:
@@ -375,6 +402,8 @@ class HostDaemon(Daemon):
             snapshot = self._kernel.dump(PARTS)
             self._engine.synchronise(snapshot)
             self._router.synchronise(snapshot, now)
+            if self._babel:
+                self._babel.synchronise(snapshot, now)
         asks = self._router.tick(now)
         self._prober.ask(ask for ask in asks if ask.address != ALL_ROUTERS)
         for ask in asks:
@@ -385,7 +414,10 @@ class HostDaemon(Daemon):
         routes = self._router.routes()
         if routes != self._routes:
             self._routes = routes
-            self._engine.reload(routes)
+            if self._babel:
+                self._babel.reload(self._router.settings.config(routes))
+            else:
+                self._engine.reload(routes)
         super()._settle()
         if self._next:
             self._next.cancel()
