@@ -113,6 +113,8 @@ class Speaker:
         self.wheel = Wheel()
         self.dirty: dict[Destination, None] = {}
         self.counters: dict[str, int] = {}
+        self.reviewed: list[Prefix] | None = None
+        """Prefixes to which anything happened, for somebody who watches; None: nobody does."""
         self._left: list[HopLeft] = []
         self.unsettled: list[tuple[Destination, list[Link]]] = []
         self._ready: list[Datagram] = []
@@ -276,6 +278,8 @@ class Speaker:
                     found[key] = [destination.prefix]
                 else:
                     group.append(destination.prefix)
+            if self.reviewed is not None:
+                self.reviewed.append(Prefix(destination.prefix, destination.length))
             if destination.idle:
                 self.table.drop(destination)
         return [RouteChange(size, length, way, group, before) for (size, length, before, way), group in found.items()]

@@ -20,7 +20,7 @@ from typing import Final
 
 from via6 import policy
 from via6.babel import info
-from via6.babel.model import BabelLink, Hop, InterfaceInfo, NeighbourInfo, RouteChange, RouteInfo, SourceInfo
+from via6.babel.model import BabelLink, Hop, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
 from via6.babel.source import NAME, BabelSource
 from via6.babel.speaker import Speaker, SpeakerSettings
 from via6.collect.icmp_source import icmp_source_ok
@@ -80,6 +80,7 @@ class Babel:
         self._review_at = now
         self._undecided = False
         self._decide_at = now
+        self._changed: Callable[[Iterable[Prefix]], None] | None = None
         self._bare: dict[int, float] = {}
         self._refused: frozenset[Prefix] = frozenset()
         self._refusals_at = now
@@ -158,7 +159,7 @@ class Babel:
                 break
             self._engine.feed(NAME, self._source.updates(changes))
             pump(self._engine.fib, self._kernel, time.monotonic)
-            self._told(changes)
+            self._tell_watchers()
             self._settle(now)
         if idle:
             self._refusals(now)
@@ -356,14 +357,15 @@ class Babel:
             found.append(f"{self.socket.drops} datagrams were lost for want of buffer space")
         return tuple(found)
 
-    changed: Callable[[Iterable[Prefix]], None] | None = None
-    """Is told which prefixes' routes have changed, while somebody monitors them."""
+    def watch(self, changed: Callable[[Iterable[Prefix]], None] | None) -> None:
+        """`changed` is told the prefixes whose routes may have changed; None: nobody wants to know."""
+        self._changed = changed
+        self.speaker.reviewed = [] if changed is not None else None
 
-    def _told(self, changes: Iterable[object]) -> None:
-        if self.changed is not None:
-            for change in changes:
-                if isinstance(change, RouteChange):
-                    self.changed([Prefix(d, change.length) for d in change.destinations])
+    def _tell_watchers(self) -> None:
+        if self._changed is not None and self.speaker.reviewed:
+            self._changed(self.speaker.reviewed)
+            self.speaker.reviewed = []
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -131,6 +131,7 @@ class Daemon:
         if not self._stopped.is_set():
             log(f"ready: {self._summary()}")
             notify(f"READY=1\nSTATUS={self._summary()}")
+        gc.freeze()
         await self._stopped.wait()
         notify("STOPPING=1")
         await self._end_babel()
@@ -182,7 +183,7 @@ class Daemon:
 
     def _watched(self, somebody: bool) -> None:
         if self._babel and self._server:
-            self._babel.changed = self._server.routes_changed if somebody else None
+            self._babel.watch(self._server.routes_changed if somebody else None)
 
     async def _end_babel(self) -> None:
         """Says good-bye; what neighbours have under way to us still gets through while they turn away."""

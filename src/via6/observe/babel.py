@@ -269,6 +269,14 @@ class Deltas:
         else:
             groups.pop(group, None)
 
-    def forget(self, kind: str) -> None:
-        """Nothing of this kind has been told."""
-        self._told[kind] = {}
+    def forget(self, kind: str) -> Iterator[None]:
+        """Nothing of this kind has been told. What was goes step by step as the iterator is walked through: to free a
+        hundred thousand routes takes a while."""
+        old, self._told[kind] = self._told[kind], {}
+
+        def free() -> Iterator[None]:
+            while old:
+                old.popitem()
+                yield None
+
+        return free()
