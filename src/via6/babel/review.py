@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Final
 from via6.babel.link import Link
 from via6.babel.model import INFINITY, Hop, Way
 from via6.babel.requests import Ask
-from via6.babel.table import Destination
+from via6.babel.table import Destination, newer
 
 if TYPE_CHECKING:
     from via6.babel.speaker import Speaker
 
 HOLD_S: Final = 60.0
 """How long a lost prefix stays unreachable: longer than a route that nobody refreshes lives at our peers."""
+
+_IMPROVE_S: Final = 10.0
+"""Between two questions for a better way to one prefix."""
 
 _LOST: Final = Way(None, None)
 _WAYS: Final = 1 << 16
@@ -56,6 +59,9 @@ def review(speaker: Speaker, destination: Destination, now: float) -> None:
     elif state is not None and here is not there:
         # The same in other words to the rest, but the two links have changed their parts.
         _tell(speaker, destination, state, [link for link in (here, there) if link is not None])
+    elif state is not None and destination.told is not None and state[1] != destination.told[1]:
+        # Nobody need hear of it now. But a dump must not say it before the kernel has dropped the backup.
+        _tell(speaker, destination, state, [])
 
 
 def _tell(speaker: Speaker, destination: Destination, state: State, links: list[Link]) -> None:
@@ -86,15 +92,24 @@ def _without(speaker: Speaker, destination: Destination, now: float) -> None:
 
 def _improve(speaker: Speaker, destination: Destination, now: float) -> None:
     """Asks for a newer seqno if only an infeasible route is left, or one would be better (RFC 8966 section 3.8.2).
-    Only a neighbour that announces such a route is asked."""
+    Only a neighbour that announces such a route is asked.
+
+    A better way is not urgent. Its neighbour may just not have heard of the seqno that we have by a quicker path; who
+    asked for a newer one then would do so for ever, and so would all others."""
     best = destination.selected
     limit = best.metric if best is not None else INFINITY
-    if destination.own is not None:
+    if destination.own is not None or (best is not None and len(destination.routes) == 1):
         return
     for route in destination.routes:
-        if route.metric < limit and route is not best and not destination.feasible(route):
-            seqno = destination.wanted_seqno(route.router_id)
-            speaker.ask(Ask(destination, route.router_id, seqno), route.neighbour, now)
+        if route.metric >= limit or route is best or destination.feasible(route):
+            continue
+        if best is not None:
+            source = destination.source(route.router_id)
+            if now < destination.improve_at or (source is not None and newer(source.seqno, route.seqno)):
+                continue
+            destination.improve_at = now + _IMPROVE_S
+        seqno = destination.wanted_seqno(route.router_id)
+        speaker.ask(Ask(destination, route.router_id, seqno), route.neighbour, now)
 
 
 def _way(speaker: Speaker, primary: Hop, backup: Hop | None) -> Way:

@@ -95,7 +95,7 @@ class Speaker:
         chance: Chance,
         *,
         distances: Iterable[SourceInfo] = (),
-        adopted: Mapping[Prefix, Hop] | None = None,
+        adopted: Mapping[Prefix, Hop | None] | None = None,
         now: float = 0.0,
     ) -> None:
         self.router_id = settings.router_id
@@ -128,7 +128,7 @@ class Speaker:
         self._refused: frozenset[Prefix] = frozenset()
         self._restore(distances, adopted or {}, now)
 
-    def _restore(self, distances: Iterable[SourceInfo], adopted: Mapping[Prefix, Hop], now: float) -> None:
+    def _restore(self, distances: Iterable[SourceInfo], adopted: Mapping[Prefix, Hop | None], now: float) -> None:
         known = set()
         for kept in distances:
             destination = self.table.make(kept.prefix.packed, kept.prefix.length)

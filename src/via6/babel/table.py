@@ -67,11 +67,11 @@ class Route:
 
 
 class Guard:
-    """See the module. `first` is the first seqno heard of each router-id."""
+    """See the module. `hop` None: the kernel held it unreachable. `first`: the first seqno heard of each router-id."""
 
     __slots__ = ("first", "hop", "until")
 
-    def __init__(self, hop: Hop, until: float) -> None:
+    def __init__(self, hop: Hop | None, until: float) -> None:
         self.hop = hop
         self.until = until
         self.first: dict[bytes, int] = {}
@@ -87,8 +87,8 @@ class Destination:
     nothing finite was. `blocked`: what to announce has changed and must wait until the kernel has followed."""
 
     __slots__ = (
-        "backup", "blocked", "guard", "held_until", "length", "own", "prefix", "refused", "routes", "selected", "size",
-        "sources", "told", "way",
+        "backup", "blocked", "guard", "held_until", "improve_at", "length", "own", "prefix", "refused",
+        "routes", "selected", "size", "sources", "told", "way",
     )  # fmt: skip
 
     def __init__(self, prefix: Address, length: int) -> None:
@@ -105,6 +105,7 @@ class Destination:
         self.blocked = False
         self.refused = False
         self.held_until = 0.0
+        self.improve_at = 0.0
         self.guard: Guard | None = None
 
     def __str__(self) -> str:

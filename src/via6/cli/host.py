@@ -5,14 +5,15 @@ leaving. The router is found by router advertisements and followed when it chang
 default route never pushes another one aside: while there is one, via6 refuses, or with --metric stands behind it.
 
 The router needs the way back: a [[host]] entry there, or --stub here, with which this machine announces its address
-(nothing else) by Babel. It never forwards, and learns nothing by Babel.
+(nothing else) by Babel. It never forwards, and learns nothing by Babel. Keys are those of --key, or of [babel] in the
+configuration for this interface.
 
 signals: HUP reads --config again; TERM and INT leave and remove what via6 put there.
 
 examples:
   via6 host eth0 --address 10.0.8.42
   via6 host eth0 --address 10.0.8.42 --stub
-  via6 host eth0 --config /etc/via6/via6.toml         # [node] address = "10.0.8.42"
+  via6 host eth0 --config /etc/via6/via6.toml         [node] address = "10.0.8.42"
   via6 host eth0 --address 10.0.8.42 --router fe80::1
 """
 
@@ -21,9 +22,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from via6.cli.files import load
+from via6.cli.keys import with_keys
+from via6.config import Config
+from via6.config_babel import BabelSpec, LinkSpec
 from via6.config_text import device_fault
 from via6.errors import USAGE, Refusal
 from via6.prefix import (
@@ -51,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--router", metavar="ADDRESS", help="the router's link-local address; else it is looked for")
     parser.add_argument("--metric", metavar="N", default="0", help="of the default route; the smaller wins (default 0)")
     parser.add_argument("--stub", action="store_true", help="announce the address by Babel, too")
+    parser.add_argument("--key", metavar="FILE", action="append", help="with --stub: sign with the keys in this file")
 
 
 def _address(text: str, what: str) -> Address:
@@ -87,20 +93,36 @@ def _metric(text: str) -> int:
     return int(text)
 
 
-def _configured(file: str | None) -> Address:
-    if file is None and not os.path.exists(DEFAULT_FILE):
+def _config(file: str | None, needed: bool) -> tuple[Config, str]:
+    """The configuration that is named, or the usual one, or if that is not there an empty one; and its name."""
+    if file is None and not (needed and os.path.exists(DEFAULT_FILE)):
+        return Config(), ""
+    name = file if file is not None else DEFAULT_FILE
+    return load(name), name
+
+
+def _own(config: Config, name: str) -> Address:
+    address = config.node.address
+    if address is None and name:
+        raise Refusal(f"{name} gives this node no address", 'add [node] address = "10.0.8.42", or say --address', USAGE)
+    if address is None:
         raise Refusal(
             "which IPv4 address does this machine have?",
             f"say --address 10.0.8.42, or [node] address = … in {DEFAULT_FILE}",
             USAGE,
         )
-    name = file if file is not None else DEFAULT_FILE
-    address = load(name).node.address
-    if address is None:
-        raise Refusal(
-            f"{name} says no address for this node", 'add [node] address = "10.0.8.42", or say --address', USAGE
-        )
     return _address(format_address(address), f"{name}: [node] address")
+
+
+def _stub(config: Config, name: str, keys: list[str] | None) -> BabelSpec:
+    """How Babel is spoken: as [babel] says, with the keys of --key in the place of its own."""
+    babel = config.babel or BabelSpec(())
+    if keys:
+        mine = LinkSpec(keys=tuple(os.path.abspath(path) for path in keys))
+        babel = replace(babel, common=replace(babel.common, keys=()), interface=(*babel.interface, ("*", mine)))
+    found = with_keys(Config(babel=babel), os.path.dirname(name) if name != "-" else "").babel
+    assert found is not None
+    return found
 
 
 def settings(args: argparse.Namespace) -> Callable[[], Settings]:
@@ -110,14 +132,16 @@ def settings(args: argparse.Namespace) -> Callable[[], Settings]:
     fault = device_fault(args.interface)
     if fault:
         raise Refusal(fault, "`ip -br link` lists the devices of this machine", USAGE)
-    if args.address is not None and args.config is not None:
-        raise Refusal("--address and --config say the same thing twice", "leave one of them out", USAGE)
+    if args.key and not args.stub:
+        raise Refusal("--key: nothing is signed without Babel", "add --stub", USAGE)
     given = _address(args.address, "--address") if args.address is not None else None
     router = _router(args.router, args.interface) if args.router is not None else None
     metric = _metric(args.metric)
 
     def now() -> Settings:
-        return Settings(args.interface, given or _configured(args.config), router, metric)
+        config, name = _config(args.config, given is None)
+        address = given or _own(config, name)
+        return Settings(args.interface, address, router, metric, _stub(config, name, args.key) if args.stub else None)
 
     return now
 

@@ -42,8 +42,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from via6.lab.topology import Topology
 
 _FILES: Final = (".toml", ".graphml")
+_SEEDS: Final = 10_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +70,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         " large networks)",
     )  # fmt: skip
     parser.add_argument(
-        "--software", metavar="NAME", help="what every router runs, whatever FILE says: via6, static or none"
+        "--software",
+        metavar="NAME,...",
+        help="what the routers run, whatever FILE says; several are dealt out at random",
     )
+    parser.add_argument("--seed", type=int, metavar="N", help="deal as in the run that named this seed")
     add_output_options(parser, "-j", "-br")
 
 
@@ -88,10 +94,24 @@ def _is_file(word: str) -> bool:
 
 
 def _load(args: argparse.Namespace) -> Topology:
+    """The lab of FILE, with the software that --software deals out. The seed, chosen here if it is not given, is in
+    the topology's notes if the deal was one of chance."""
+    from via6.lab.speakers import require
     from via6.lab.topology import load, with_software
 
     topology = load(_one(args, "FILE"))
-    return with_software(topology, args.software) if args.software else topology
+    if args.software:
+        kinds = args.software.split(",")
+        seed = secrets.randbelow(_SEEDS) if args.seed is None else args.seed
+        topology = with_software(topology, kinds, seed)
+        if len(set(kinds)) > 1:
+            topology = replace(topology, notes=(*topology.notes, f"software dealt with --seed {seed}"))
+    elif args.seed is not None:
+        raise Refusal(
+            "--seed deals out what --software names", "via6 lab test --software via6,babeld --seed 1 FILE", USAGE
+        )
+    require(router.software for router in topology.routers)
+    return topology
 
 
 def _up(args: argparse.Namespace) -> int:

@@ -43,8 +43,8 @@ _WHEN: Final = ("auto", "always", "never")
 
 EPILOG: Final = """\
 examples:
-  via6 up eth1 eth2 --export connected                neighbours find each other and agree on routes
   via6 route add 10.0.0.0/8 via fe80::22 dev eth1     an IPv4 route with an IPv6 next hop
+  via6 up eth1 eth2 --export connected                neighbours find each other and agree on routes
   via6 -n r1 route                                    both tables of the namespace r1
   via6 explain 10.1.2.3                               what would happen to a packet, and why
   via6 demo                                           see it work, touching nothing of this machine

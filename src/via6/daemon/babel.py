@@ -21,7 +21,7 @@ from typing import Final
 from via6 import policy
 from via6.babel import info
 from via6.babel.model import BabelLink, Hop, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
-from via6.babel.source import NAME, BabelSource
+from via6.babel.source import NAME, SLOTS, BabelSource
 from via6.babel.speaker import Speaker, SpeakerSettings
 from via6.collect.icmp_source import icmp_source_ok
 from via6.config import Config
@@ -37,7 +37,7 @@ from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
 from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Snapshot
-from via6.prefix import Address, Prefix, is_link_local
+from via6.prefix import Prefix, is_link_local
 
 _GRACE_S: Final = 15.0
 _REFUSALS_S: Final = 1.0
@@ -73,7 +73,7 @@ class Babel:
         self._source = BabelSource(config.babel.kernel_metric, None)
         self._adopted = _adopted(snapshot, config.babel.kernel_metric)
         self._complete = False
-        self._grace_until = now + _GRACE_S if self._adopted else now
+        self._grace_until = now + _GRACE_S if any(self._adopted.values()) else now
         self._links: dict[int, BabelLink] = {}
         self._seen: object = None
         self._decision: policy.Decision | None = None
@@ -191,7 +191,7 @@ class Babel:
     def _complete_by(self, now: float) -> None:
         if self._complete:
             return
-        missing = any(not self._is_learnt(prefix) for prefix in self._adopted)
+        missing = any(hop and not self._is_learnt(prefix) for prefix, hop in self._adopted.items())
         if missing and now < self._grace_until:
             return
         self._complete = True
@@ -408,15 +408,18 @@ class Babel:
             self._say(line)
 
 
-def _adopted(snapshot: Snapshot, metric: int) -> dict[Prefix, Hop]:
-    """What an earlier run of ours still has in the kernel."""
-    found: dict[Prefix, Hop] = {}
-    for block in snapshot.routes.blocks:
-        template = block.template
-        if template.protocol != PROTO_VIA6 or template.metric != metric or len(template.next_hops) != 1:
-            continue
-        via: Address | None = template.next_hops[0].via
-        if via is not None:
-            hop = Hop(template.next_hops[0].ifindex, via)
+def _adopted(snapshot: Snapshot, metric: int) -> dict[Prefix, Hop | None]:
+    """What an earlier run of ours still has in the kernel: the next hop that is in use, None for what it holds
+    unreachable."""
+    found: dict[Prefix, Hop | None] = {}
+    blocks = [b for b in snapshot.routes.blocks if b.template.protocol == PROTO_VIA6]
+    for slot in reversed(range(SLOTS)):
+        for block in blocks:
+            template = block.template
+            if template.metric != metric + slot:
+                continue
+            hops = template.next_hops
+            via = hops[0].via if len(hops) == 1 else None
+            hop = Hop(hops[0].ifindex, via) if via is not None else None
             found.update((Prefix(destination, template.prefix.length), hop) for destination in block.destinations)
     return found

@@ -75,13 +75,14 @@ def _prefixes(host: HostSpec) -> tuple[Prefix, ...]:
 @dataclass(slots=True)
 class _Watched:
     """One entry. `neighbour` is where the host is looked for (b"": its link is not there); `failed`: it was asked and
-    did not answer."""
+    did not answer; `tunnel`: the link has no neighbour discovery, whoever is at the other end is the host."""
 
     host: HostSpec
     ifindex: int = 0
     neighbour: Address = b""
     alive: bool = False
     failed: bool = False
+    tunnel: bool = False
     ask_at: float = inf
     doubt_at: float = inf  # not alive any more if nothing is heard until then
 
@@ -120,7 +121,7 @@ class HostWatch:
         for neighbour in snapshot.neighbours:
             self._neighbour(neighbour, False, now)
         for watched in self._hosts:
-            if watched.alive and (watched.ifindex, watched.neighbour) not in seen:
+            if watched.alive and not watched.tunnel and (watched.ifindex, watched.neighbour) not in seen:
                 self._doubt(watched, now)
 
     def observe(self, events: Iterable[KernelEvent], now: float) -> None:
@@ -209,8 +210,8 @@ class HostWatch:
             self._lost(watched, "is gone: its link is another one")
             watched.ifindex, watched.ask_at = link.ifindex, now
             watched.neighbour = watched.host.via or link_local_of(watched.host.mac or bytes(6))
-            if link.flags & _IFF_NOARP:
-                # A tunnel: there is no neighbour discovery, and whoever is at the other end is the host.
+            watched.tunnel = bool(link.flags & _IFF_NOARP)
+            if watched.tunnel:
                 self._answers(watched)
                 watched.ask_at = inf
 
@@ -232,11 +233,20 @@ class HostWatch:
         if neighbour.lladdr and not gone and is_link_local(neighbour.address) and len(neighbour.address) == 16:
             for watched in self._by_mac.get((neighbour.ifindex, neighbour.lladdr), ()):
                 if self._shows(watched, neighbour):
-                    watched.neighbour, watched.ask_at = neighbour.address, now
-                    self._by_address.setdefault(key, []).append(watched)
+                    self._move(watched, neighbour.address)
+                    watched.ask_at = now
         for watched in self._by_address.get(key, ()):
-            if watched.neighbour == neighbour.address:
+            if not watched.tunnel:
                 self._heard(watched, neighbour, gone, now)
+
+    def _move(self, watched: _Watched, address: Address) -> None:
+        """It is looked for there from now on."""
+        before = watched.ifindex, watched.neighbour
+        self._by_address[before].remove(watched)
+        if not self._by_address[before]:
+            del self._by_address[before]
+        watched.neighbour = address
+        self._by_address.setdefault((watched.ifindex, address), []).append(watched)
 
     def _shows(self, watched: _Watched, neighbour: Neighbour) -> bool:
         """This entry tells an address of a host that was looked for elsewhere."""

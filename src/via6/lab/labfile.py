@@ -3,11 +3,14 @@
     [lab]
     name = "triangle"               # else the file's name
     software = "via6"               # of all routers that say nothing else
+    key = "hmac-sha256 0123…"       # of all routers that say nothing else: it signs their Babel packets
+    hello_interval_ms = 500         # of all routers that speak Babel; else what their software does by itself
 
     [router.r1]
     lan = "10.1.0.0/24"             # the IPv4 island behind it; its first address is the router's
     address = "10.255.0.1"          # optional: an IPv4 /32 on lo, the source of its ICMP
     software = "static"
+    key = "blake2s128 0123…"        # "" for none
 
     [host.h1]                       # optional: a router with a lan and no host gets one, named r1-h
     router = "r1"
@@ -32,6 +35,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import Meta, Struct, ValidationError, convert
 
+from via6.config_babel import ALGORITHMS, secret_fault
 from via6.errors import Refusal
 from via6.lab.graphml import host_behind
 from via6.lab.topology import (
@@ -56,12 +60,15 @@ _FIRST_HOST: Final = 10
 class _LabTable(Struct, forbid_unknown_fields=True):
     name: str = ""
     software: str = DEFAULT_SOFTWARE
+    key: str = ""
+    hello_interval_ms: Annotated[int, Meta(ge=50, le=60_000)] | None = None
 
 
 class _RouterTable(Struct, forbid_unknown_fields=True):
     lan: str = ""
     address: str = ""
     software: str = ""
+    key: str | None = None
 
 
 class _HostTable(Struct, forbid_unknown_fields=True):
@@ -129,7 +136,8 @@ class _Builder:
             name = lab.name
             self._check_name("lab.name", name)
         self._check_software("lab.software", lab.software)
-        self._read_routers(lab.software)
+        self._check_key("lab.key", lab.key)
+        self._read_routers(lab)
         for host, value in self._tables_of("host"):
             self._read_host(host, value)
         links = self._read_links()
@@ -160,9 +168,16 @@ class _Builder:
         if software not in SOFTWARE:
             self.faults.at(place, f"unknown software {software!r}; there is {', '.join(SOFTWARE)}")
 
+    def _check_key(self, place: str, key: str) -> None:
+        algorithm, _, secret = key.partition(" ")
+        if key and algorithm not in ALGORITHMS:
+            self.faults.at(place, f"a key is ALGORITHM SECRET; algorithms are {', '.join(ALGORITHMS)}")
+        elif key and (fault := secret_fault(algorithm, secret.strip())):
+            self.faults.at(place, fault)
+
     # --- routers ---------------------------------------------------------------------------------------------------
 
-    def _read_routers(self, software: str) -> None:
+    def _read_routers(self, lab: _LabTable) -> None:
         entries = self._tables_of("router")
         if not entries:
             self.faults.at("router", "no router in this lab")
@@ -175,10 +190,13 @@ class _Builder:
             table = self.faults.shape(_RouterTable, value, place) or _RouterTable()
             if table.software:
                 self._check_software(f"{place}.software", table.software)
+            if table.key:
+                self._check_key(f"{place}.key", table.key)
             lan = self._lan(f"{place}.lan", table.lan) if table.lan else None
             router = Router(
-                name, number, name, table.software or software, lan, nth(lan, 1) if lan else None,
+                name, number, name, table.software or lab.software, lan, nth(lan, 1) if lan else None,
                 self._host_address(f"{place}.address", table.address) if table.address else None,
+                lab.key if table.key is None else table.key, lab.hello_interval_ms or 0,
             )  # fmt: skip
             self.names.add(name)
             if len(self.faults) == before:

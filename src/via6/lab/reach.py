@@ -2,8 +2,9 @@
 
 First the routers' kernels are watched until each has a route to every island, which costs less than pinging in vain
 would cost the programs that are starting. Then every host pings every other, all at once, from a child process in
-its namespace, again and again until nothing is missing, or nothing has been gained for two seconds. Hosts of different
-connected parts of the network are pinged once, at the end.
+its namespace, again and again until nothing is missing, or nothing has been gained for two seconds. Where routers find
+their routes by themselves, these may still change, and only the deadline ends it. Hosts of different connected parts of
+the network are pinged once, at the end.
 
 Where a pair stops is asked of the kernels: each router on the way is asked for its route (RTM_GETROUTE) to the
 destination as a packet that comes in at this interface, which tells the next router. If the way there is whole, the way
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from via6.collect.probe import ping_many
-from via6.lab.topology import LAN, Host, Topology
+from via6.lab.topology import LAN, SPEAKERS, Host, Topology
 from via6.prefix import Address, format_address
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def measure(lab: Lab, timeout_s: float) -> Reach:
     """Waits for the routes for up to `timeout_s` since the routers' software was started, then pings all pairs."""
     topology = lab.topology
     part = topology.component
+    patience_s = timeout_s if any(router.software in SPEAKERS for router in topology.routers) else _PATIENCE_S
     lab.wait_routes(timeout_s)
     deadline = max(time.monotonic() + _PATIENCE_S, lab.started_s + timeout_s)
 
@@ -81,7 +83,7 @@ def measure(lab: Lab, timeout_s: float) -> Reach:
             if other.name != node:
                 same = part[other.router] == part[topology.host[node].router]
                 (near if same else far).append(other.address)
-        return _ping_until(near, far, deadline)
+        return _ping_until(near, far, deadline, patience_s)
 
     found = lab.each(topology.host, work)
     open_pairs = [(a, b) for a, b in topology.pairs() if b.address not in found[a.name][0]]
@@ -93,7 +95,9 @@ def measure(lab: Lab, timeout_s: float) -> Reach:
     return Reach(pairs, pairs - len(missing), seconds, missing)
 
 
-def _ping_until(near: list[Address], far: list[Address], deadline: float) -> tuple[set[Address], float]:
+def _ping_until(
+    near: list[Address], far: list[Address], deadline: float, patience_s: float
+) -> tuple[set[Address], float]:
     """In a child: (who has answered, monotonic time at which the last answer was in)."""
     todo = near
     answered: set[Address] = set()
@@ -107,7 +111,7 @@ def _ping_until(near: list[Address], far: list[Address], deadline: float) -> tup
             last = gained = now
             answered |= came
             todo = [target for target in todo if target not in came]
-        if now >= min(deadline, gained + _PATIENCE_S):
+        if now >= min(deadline, gained + patience_s):
             break
         if todo:  # refusals come at once
             time.sleep(max(0.0, began + _ROUND_S - now))

@@ -12,10 +12,12 @@ from typing import Any, Final
 from via6.errors import OK, TROUBLE
 from via6.lab.namespaces import Lab
 from via6.lab.reach import Missing, Reach, link_addresses, measure
-from via6.lab.topology import Topology
+from via6.lab.topology import SPEAKERS, Topology
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 _SHOWN: Final = 20
+_LINKS_S: Final = 3.0
+_POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Report:
             "nodes": len(topology.routers),
             "links": len(topology.cables),
             "hosts": len(topology.hosts),
+            "software": {router.name: router.software for router in topology.routers},
             "pairs": reach.pairs,
             "reachable": reach.reachable,
             "seconds": None if reach.seconds is None else round(reach.seconds, 3),
@@ -60,6 +63,7 @@ class Report:
             f"{topology.name}: {len(topology.routers)} routers, {len(topology.cables)} links,"
             f" {len(topology.hosts)} hosts; links up after {self.build_s:.2f} s"
         )
+        yield from _software_lines(topology)
         whole = "" if reach.seconds is None else f" {reach.seconds:.2f} s after the routers' start"
         yield f"reachable {reach.reachable}/{reach.pairs} pairs over IPv4{whole}"
         yield f"IPv4 addresses on the links' {2 * len(topology.cables)} interfaces: {self.ipv4_link_addresses}"
@@ -72,6 +76,15 @@ class Report:
                 yield f"  … and {len(reach.missing) - _SHOWN} more (-j lists all)"
 
 
+def _software_lines(topology: Topology) -> Iterator[str]:
+    """Which routers run what, where that is not the same on all."""
+    kinds: dict[str, list[str]] = {}
+    for router in topology.routers:
+        kinds.setdefault(router.software, []).append(router.name)
+    if len(kinds) > 1:
+        yield from (f"{kind}: {' '.join(names)}" for kind, names in sorted(kinds.items()))
+
+
 def _missing_json(missing: Missing) -> dict[str, Any]:
     return {
         "from": missing.source,
@@ -82,12 +95,31 @@ def _missing_json(missing: Missing) -> dict[str, Any]:
     }
 
 
+def wait_links(lab: Lab, timeout_s: float = _LINKS_S) -> None:
+    """Waits until the kernels call every link up. Linux spaces these events out by up to a second, and what is sent
+    before is lost: a speaker that starts too soon loses its first Hellos and waits for its next ones."""
+    from via6.kernel.linux import LinuxKernel
+
+    def waits() -> bool:
+        with LinuxKernel(receive_buffer=1 << 18) as kernel:
+            links = kernel.dump(frozenset({"links"})).links
+        return any(link.up and not link.loopback and link.operstate != "UP" for link in links)
+
+    deadline = time.monotonic() + timeout_s
+    for node in lab.topology.nodes:
+        while lab.call(node, waits) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+
 def examine(topology: Topology, timeout_s: float, say: Callable[[str], None]) -> Report:
     """Makes the lab, measures it, removes it. Call it in a sandbox. `say` is told what happens."""
     lab = Lab(topology)
     began = time.monotonic()
     say(f"building {len(topology.nodes)} namespaces and {len(topology.cables)} links …")
     lab.build()
+    if any(router.software in SPEAKERS for router in topology.routers):
+        say("waiting for the carrier of all links …")
+        wait_links(lab)
     built = time.monotonic()
     try:
         say(f"starting {len(topology.routers)} routers …")

@@ -80,13 +80,64 @@ def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None)
     return Daemon(pid, log)
 
 
-def _via6(lab: Lab, router: Router, routes: tuple[StaticRoute, ...]) -> Daemon:
+def _via6_command(*words: str) -> list[str]:
+    # -P: a folder `via6` where the user stands is not the program.
+    return [sys.executable, "-P", "-m", "via6", *words]
+
+
+def _via6(lab: Lab, router: Router, _routes: tuple[StaticRoute, ...]) -> Daemon:
+    from via6.lab import speakers
+
+    key_file = lab.folder / f"{router.name}.key"
+    if router.key:
+        key_file.touch(0o600)
+        key_file.write_text(speakers.via6_key_file(router))
+    words = speakers.via6_words(lab.topology, router, key_file)
+    if any(cable.cost != 1 for _, _, cable in lab.topology.ports[router.name]):
+        config = lab.folder / f"{router.name}.toml"
+        config.write_text(speakers.via6_config(lab.topology, router, key_file))
+        words = ["run", str(config)]
+    # Its control socket has a name in the router's network namespace: `via6 -n ROUTER show` finds it.
+    environment = {"VIA6_SOCKET": "", "VIA6_STATE": str(lab.folder / f"{router.name}.state")}
+    with lab.inside(router.name):
+        return spawn(_via6_command(*words), lab.folder / f"{router.name}.log", environment)
+
+
+def _via6_static(lab: Lab, router: Router, routes: tuple[StaticRoute, ...]) -> Daemon:
     config = lab.folder / f"{router.name}.toml"
     config.write_text(as_config(routes, f"router {router.name} of the lab {lab.topology.name}"))
-    # -P: a folder `via6` where the user stands is not the program.
-    argv = [sys.executable, "-P", "-m", "via6", "run", str(config)]
+    with lab.inside(router.name):
+        return spawn(_via6_command("run", str(config)), lab.folder / f"{router.name}.log")
+
+
+def _babeld(lab: Lab, router: Router, _routes: tuple[StaticRoute, ...]) -> Daemon:
+    from via6.lab import speakers
+
+    path = speakers.program(router.software)
+    stem = lab.folder / router.name
+    stem.with_suffix(".conf").write_text(speakers.babeld_config(lab.topology, router))
+    control = control_socket(lab.folder, router.name)
+    for left in (stem.with_suffix(".pid"), control):
+        left.unlink(missing_ok=True)  # babeld does not start where one was killed
+    argv = [path, "-c", f"{stem}.conf", "-I", f"{stem}.pid", "-S", f"{stem}.state", "-G", str(control)]
     with lab.inside(router.name):
         return spawn(argv, lab.folder / f"{router.name}.log")
+
+
+def _bird(lab: Lab, router: Router, _routes: tuple[StaticRoute, ...]) -> Daemon:
+    from via6.lab import speakers
+
+    path = speakers.program(router.software)
+    config = lab.folder / f"{router.name}.conf"
+    config.write_text(speakers.bird_config(lab.topology, router))
+    argv = [path, "-f", "-c", str(config), "-s", str(control_socket(lab.folder, router.name))]
+    with lab.inside(router.name):
+        return spawn(argv, lab.folder / f"{router.name}.log")
+
+
+def control_socket(folder: Path, node: str) -> Path:
+    """Where babeld (as with its -G) or BIRD (for birdc -s) listens for questions."""
+    return folder / f"{node}.sock"
 
 
 def _static(lab: Lab, router: Router, routes: tuple[StaticRoute, ...]) -> None:
@@ -100,4 +151,7 @@ def _none(_lab: Lab, _router: Router, _routes: tuple[StaticRoute, ...]) -> None:
 
 
 Runner = Callable[["Lab", Router, tuple[StaticRoute, ...]], Daemon | None]
-RUNNERS: Final[dict[str, Runner]] = {"via6": _via6, "static": _static, "none": _none}
+RUNNERS: Final[dict[str, Runner]] = {
+    "via6": _via6, "via6-static": _via6_static, "babeld": _babeld, "babeld-13": _babeld, "bird": _bird, "bird3": _bird,
+    "static": _static, "none": _none,
+}  # fmt: skip

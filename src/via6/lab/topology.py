@@ -8,9 +8,10 @@ ordinary IPv4 islands behind a router: one /24 or so, with the router as gateway
 
 from __future__ import annotations
 
+import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
@@ -28,10 +29,17 @@ MAX_NAME: Final = 40
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 DEFAULT_SOFTWARE: Final = "via6"
 SOFTWARE: Final = {
-    "via6": "`via6 run` with the lab's shortest paths as its static routes",
+    "via6": "finds its routes by Babel: `via6 up` on the router's links",
+    "babeld": "babeld of this machine",
+    "babeld-13": "babeld of Debian 13, fetched by scripts/peers",
+    "bird": "BIRD of this machine if it is 2.13 or newer, else of Debian 13",
+    "bird3": "BIRD 3 of Debian 13, fetched by scripts/peers",
+    "via6-static": "`via6 run` with the lab's shortest paths as its static routes",
     "static": "the same routes put in by `ip`, and no program",
     "none": "forwards, but has no route that the lab made",
 }
+SPEAKERS: Final = frozenset({"via6", "babeld", "babeld-13", "bird", "bird3"})
+"""Those that find their routes by Babel."""
 # Letters that have no decomposition into an ASCII letter and a mark.
 _LETTERS: Final = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i"}
@@ -42,7 +50,9 @@ _LETTERS: Final = str.maketrans(
 class Router:
     """`number` (from 1) makes its link-local address; `lan` is the island behind it, `gateway` the router's own
     address there; `address` is an IPv4 /32 of its own on lo, so that its ICMP has a source (RFC 7600, section 4.8 of
-    the v4-via-v6 draft). `label` is the name the file gave it."""
+    the v4-via-v6 draft). `label` is the name the file gave it. `key` is `ALGORITHM SECRET` for the Babel packets on all
+    its links (RFC 8967), the secret in hexadecimal; empty for none. `hello_interval_ms` is how often it says Hello, 0: as its
+    software does by itself."""
 
     name: str
     number: int
@@ -51,6 +61,8 @@ class Router:
     lan: Prefix | None = None
     gateway: Address | None = None
     address: Address | None = None
+    key: str = ""
+    hello_interval_ms: int = 0
 
     @property
     def link_local(self) -> Address:
@@ -143,11 +155,22 @@ class Topology:
         return found
 
 
-def with_software(topology: Topology, software: str) -> Topology:
-    """The same lab with one software on every router. Raises Refusal if there is none of this name."""
-    if software not in SOFTWARE:
-        raise Refusal(f"unknown software {software!r}", f"there is {', '.join(SOFTWARE)}", USAGE)
-    return replace(topology, routers=tuple(replace(router, software=software) for router in topology.routers))
+def with_software(topology: Topology, kinds: Sequence[str], seed: int = 0) -> Topology:
+    """The same lab with these kinds of software dealt out over the routers, as one deals cards: shuffled, and none gets
+    one more before all have one; so every kind is used if there are enough routers. The same seed deals the same.
+
+    Raises Refusal if there is no software of such a name."""
+    for kind in kinds:
+        if kind not in SOFTWARE:
+            raise Refusal(f"unknown software {kind!r}", f"there is {', '.join(SOFTWARE)}", USAGE)
+    chance = random.Random(seed)
+    order = list(range(len(topology.routers)))
+    chance.shuffle(order)
+    cards = list(kinds)
+    chance.shuffle(cards)
+    dealt = {place: cards[turn % len(cards)] for turn, place in enumerate(order)}
+    routers = (replace(router, software=dealt[place]) for place, router in enumerate(topology.routers))
+    return replace(topology, routers=tuple(routers))
 
 
 def slug(text: str) -> str:
