@@ -6,9 +6,9 @@ export PYTHON
 # An ordinary user's PATH on Debian lacks the folders of bird and sysctl.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-BENCHES := bench/fib.py
+BENCHES := bench/fib.py bench/babel.py
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench soak fuzz clean
 .NOTPARALLEL:
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo 'make test    the tests; as root all of them, otherwise those that need no root, and the others are named'
 	@echo 'make check   style and types: ruff, mypy'
 	@echo 'make bench   speed beside ip -batch, pyroute2 and BIRD (root; ARGS=--quick for a short look)'
+	@echo 'make soak    simulated networks until told to stop (ARGS="--seconds 600"; --seed N replays one)'
+	@echo 'make fuzz    the Babel decoder against atheris (ARGS=-max_total_time=600; what it finds lies in .cache/fuzz)'
 	@echo 'make clean   remove what these made here'
 
 demo:
@@ -26,6 +28,13 @@ test:
 
 check:
 	@bin=$$(sh scripts/venv dev) && "$$bin/ruff" check . && "$$bin/ruff" format --check . && exec "$$bin/mypy"
+
+soak:
+	@bin=$$(sh scripts/venv) && exec "$$bin/python" -m via6.lab.soak $(ARGS)
+
+fuzz:
+	@bin=$$(sh scripts/venv dev) && "$$bin/python" -m pip install -q atheris && mkdir -p .cache/fuzz/corpus && \
+	 exec "$$bin/python" fuzz/babel_wire.py -artifact_prefix=.cache/fuzz/ -max_total_time=60 $(ARGS) .cache/fuzz/corpus
 
 bench:
 	@bin=$$(sh scripts/venv dev) && for b in $(BENCHES); do "$$bin/python" "$$b" $(ARGS) || exit; done

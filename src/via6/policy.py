@@ -148,22 +148,25 @@ def announced(
     return dict(sorted(found.items(), key=lambda item: (item[0].packed, item[0].length)))
 
 
-def _candidates(view: View, babel: BabelSpec, statics: Statics) -> dict[Prefix, set[str]]:
+def _candidates(view: View, babel: BabelSpec, statics: Statics) -> dict[Prefix, frozenset[str]]:
     """What any rule may announce, with the words it goes by."""
     wanted = {rule.source for rule in babel.exports if not rule.deny}
-    found: dict[Prefix, set[str]] = {}
     linked = frozenset(connected(view))
+    found: dict[Prefix, frozenset[str]] = {}
     if "connected" in wanted:
-        for prefix in linked:
-            found.setdefault(prefix, set()).add("connected")
+        found = dict.fromkeys(linked, frozenset({"connected"}))
     if "static" in wanted:
-        for prefix in _static(view, statics):
-            found.setdefault(prefix, set()).add("static")
+        _mark(found, "static", _static(view, statics))
     named = {prefix for rule in babel.exports if rule.source == "prefix" for prefix in rule.prefixes}
-    for prefix in named:
-        if _reaches(view, prefix, statics, linked):
-            found.setdefault(prefix, set()).add("prefix")
+    _mark(found, "prefix", (prefix for prefix in named if _reaches(view, prefix, statics, linked)))
     return {p: origins for p, origins in found.items() if len(p.packed) in babel.families and not is_martian(p)}
+
+
+def _mark(found: dict[Prefix, frozenset[str]], word: str, prefixes: Iterable[Prefix]) -> None:
+    alone = frozenset({word})
+    for prefix in prefixes:
+        others = found.get(prefix)
+        found[prefix] = alone if others is None else others | alone
 
 
 def connected(view: View) -> Iterable[Prefix]:
@@ -192,7 +195,15 @@ def _prefixes(view: View, own: InterfaceAddress) -> Iterable[Prefix]:
 def _static(view: View, statics: Statics) -> Iterable[Prefix]:
     routes = [route for size in (4, 16) for route in view.routes(size, _BY_HAND)]
     routes += [route for _, route in statics.items()]
-    return (r.prefix for r in routes if r.prefix.length and r.type == "unicast" and view.usable(r))
+    # Of a hundred thousand routes most share their next hops, as one object: that is looked at once.
+    usable: dict[int, bool] = {}
+    for route in routes:
+        if route.prefix.length and route.type == "unicast":
+            key = -route.nhid or id(route.next_hops)
+            if key not in usable:
+                usable[key] = view.usable(route)
+            if usable[key]:
+                yield route.prefix
 
 
 def _foreign(view: View, prefix: Prefix, statics: Statics) -> list[Route]:

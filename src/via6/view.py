@@ -116,7 +116,11 @@ class View:
 
     def _add(self, route: Route, replaces: bool = False) -> bool:
         table = self._tables.setdefault((route.family, route.table), PrefixMap())
-        found = table.get(route.prefix) or ()
+        found = table.get(route.prefix)
+        if not found:
+            table[route.prefix] = (route,)
+            self._mark(route, (route,))
+            return True
         # IPv6 keeps several routes of one metric side by side if their gateways differ; IPv4 has one per metric.
         others = [r for r in found if not (r.metric == route.metric if replaces else _same_slot(r, route))]
         new = tuple(sorted([*others, route], key=_order))
@@ -197,7 +201,8 @@ class View:
         if table is None:
             return
         if protocols is not None and protocols <= _BY_HAND:
-            prefixes = sorted(prefix for prefix in self._by_hand if len(prefix.packed) == size)
+            chosen = (prefix for prefix in self._by_hand if len(prefix.packed) == size)
+            prefixes = sorted(chosen, key=lambda prefix: (prefix.packed, prefix.length))
             cells: Iterable[tuple[Route, ...]] = [table.get(prefix) or () for prefix in prefixes]
         else:
             cells = (found for _, found in table.items())

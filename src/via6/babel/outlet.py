@@ -27,7 +27,9 @@ from via6.babel.wire import AE_IPV4, AE_IPV6, AE_V4_VIA_V6, Writer, encode_ack_r
 from via6.prefix import Address
 
 WINDOW: Final = 24
-"""Packets without acknowledgement. A socket of default size holds some 90, and has more than one neighbour."""
+"""Packets without acknowledgement, to begin with. A socket of default size holds some 90, and has more than one
+neighbour; so the window grows while all are acknowledged, and halves when one is not."""
+_WINDOWS: Final = (4, 72)
 SPACING_S: Final = 0.004
 """Between two bursts of urgent Updates, so that changes that come together leave together. The first goes at once, and
 requests do not wait: somebody is without a route."""
@@ -71,6 +73,7 @@ class Outlet:
         self._dump: Iterator[Destination] | None = None
         self._flights: dict[int, _Flight] = {}
         self._opaque = opaque
+        self._window = float(WINDOW)
         self._rtt_s = 0.1
         self._unheard = 0
         self._deaf_until = -inf
@@ -105,6 +108,7 @@ class Outlet:
         if flight is not None:
             self._unheard = 0
             self._deaf_until = -inf
+            self._window = min(self._window + 0.5, _WINDOWS[1])
             self._rtt_s += (now - flight.sent_at - self._rtt_s) / 8
 
     def tick(self, now: float) -> None:
@@ -114,6 +118,7 @@ class Outlet:
                 break
             del self._flights[opaque]
             self._unheard += 1
+            self._window = max(self._window / 2, _WINDOWS[0])
             self._rtt_s = min(2 * self._rtt_s, 0.5)
             if self._unheard >= _DEAF_AFTER:
                 self._deaf_until = now + _DEAF_S
@@ -128,7 +133,7 @@ class Outlet:
         if self.replies:
             return now
         at = min(self.dump_at, next(iter(self._flights.values())).deadline if self._flights else inf)
-        if (self.asks or self.pending or self._dump is not None) and len(self._flights) < WINDOW:
+        if (self.asks or self.pending or self._dump is not None) and len(self._flights) < self._window:
             at = min(at, now if self.asks and now >= self._deaf_until else max(self._not_before, now))
         return at
 
@@ -145,7 +150,7 @@ class Outlet:
             return found
         if not (self.asks or self.pending or self._dump is not None):
             return found
-        for _ in range(_SLOW_PACKETS if deaf else WINDOW - len(self._flights)):
+        for _ in range(_SLOW_PACKETS if deaf else int(self._window) - len(self._flights)):
             packet = self._packet(room, now, deaf)
             if packet is None:
                 break

@@ -37,7 +37,7 @@ from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
 from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Snapshot
-from via6.prefix import Prefix, is_link_local
+from via6.prefix import Prefix, is_link_local, mask
 
 _GRACE_S: Final = 15.0
 _REFUSALS_S: Final = 1.0
@@ -169,6 +169,11 @@ class Babel:
         for event in self.speaker.events() + self._hosts.events() + self._gateway.events():
             self._say(event.text)
         return idle
+
+    def breathe(self, now: float) -> None:
+        """Hellos and acknowledgements alone, while the node is in doubt."""
+        self.speaker.tick(now)
+        self._send(now)
 
     def _settle(self, now: float) -> None:
         """Lets Updates leave if the kernel is where the speaker thinks."""
@@ -320,7 +325,8 @@ class Babel:
         hosts = {
             a.ifindex
             for a in view.inventory()
-            if len(a.address) == 4 and any(p.length and a.address in p for p in announced)
+            if len(a.address) == 4
+            and any(Prefix(mask(a.address, length), length) in announced for length in range(1, 33))
         }
         hosts |= {hop.ifindex for hop in self._hosts.hops().values()}
         hosts |= {link.ifindex for link in view.links.values() if link.name in self._gateway.devices()}

@@ -37,6 +37,9 @@ _TOLD: Final = 20
 
 _GOODBYE_S: Final = 0.3
 """Between the retraction and the end of the routes."""
+_QUIET_S: Final = 0.03
+_STALE_S: Final = 0.5
+"""After notifications were lost a dump is taken when none have come for so long, or at the latest then."""
 _REPORT_S: Final = 1.0  # a busy speaker does not look for troubles after every packet
 
 OBJECTS_FROM: Final = (5, 3)
@@ -98,6 +101,7 @@ class Daemon:
         self._babel = self._begin_babel(config, snapshot)
         self._server: Server | None = None
         self._report_at = 0.0
+        self._event_at = self._stale_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._told: set[str] = set()
         self._stopped: asyncio.Event | None = None
@@ -199,6 +203,9 @@ class Daemon:
 
     def _on_events(self) -> None:
         events, now = self._watch.read(), time.monotonic()
+        self._event_at = now
+        if not self._engine.stale:
+            self._stale_at = now
         self._engine.observe(events, now)
         if self._babel:
             self._babel.observe(events, now)
@@ -211,6 +218,12 @@ class Daemon:
 
     def _settle(self) -> None:
         now = time.monotonic()
+        if self._engine.stale and now - self._event_at < _QUIET_S and now - self._stale_at < _STALE_S:
+            # In the middle of a burst a dump would be out of date at once.
+            if self._babel:
+                self._babel.breathe(now)
+            self._schedule(True)
+            return
         if self._engine.stale:
             snapshot = self._kernel.dump(self._parts)
             self._engine.synchronise(snapshot)
@@ -230,6 +243,8 @@ class Daemon:
             self._timer = None
         now = time.monotonic()
         at = now + 1.0 if self._engine.fib.needs_dump else self._engine.fib.next_at(now)
+        if self._engine.stale:
+            at = self._event_at + _QUIET_S
         if self._babel:
             at = min(at, self._babel.deadline(now)) if idle else now
             if self._babel.socket.wants_write:
