@@ -8,7 +8,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 BENCHES := bench/fib.py bench/babel.py
 
-.PHONY: help demo test check bench soak fuzz clean
+.PHONY: help demo test check bench soak fuzz install uninstall clean
 .NOTPARALLEL:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench   speed beside ip -batch, pyroute2 and BIRD (root; ARGS=--quick for a short look)'
 	@echo 'make soak    simulated networks until told to stop (ARGS="--seconds 600"; --seed N replays one)'
 	@echo 'make fuzz    the Babel decoder against atheris (ARGS=-max_total_time=600; what it finds lies in .cache/fuzz)'
+	@echo 'make install via6, its man pages and systemd units below /usr/local (root); make uninstall takes them away'
 	@echo 'make clean   remove what these made here'
 
 demo:
@@ -38,6 +39,12 @@ fuzz:
 
 bench:
 	@bin=$$(sh scripts/venv dev) && for b in $(BENCHES); do "$$bin/python" "$$b" $(ARGS) || exit; done
+
+install:
+	@sh packaging/install.sh
+
+uninstall:
+	@sh packaging/install.sh --uninstall
 
 clean:
 	@rm -rf "$$(sh scripts/venv where)" .mypy_cache .ruff_cache dist

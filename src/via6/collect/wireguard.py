@@ -1,10 +1,13 @@
-"""AllowedIPs of a WireGuard device, asked of `wg`. Never `wg show DEV dump`: that prints the private key."""
+"""A WireGuard device, as `wg` tells it. Never `wg show DEV dump`: that prints the private key."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
-from via6.model import Link
+from via6.model import InterfaceAddress, Link
+from via6.observe import allowedips
+from via6.observe.wg_babel import Device, Finding, check, parse_endpoints, wanted_for
 
 
 def is_wireguard(link: Link) -> bool:
@@ -18,12 +21,14 @@ def is_wireguard(link: Link) -> bool:
 
 def allowed_ips(device: str) -> tuple[str, str]:
     """(output of `wg show DEVICE allowed-ips`, "") or ("", why it could not be had)."""
+    return _show(device, "allowed-ips")
+
+
+def _show(device: str, what: str) -> tuple[str, str]:
     import subprocess
 
     try:
-        done = subprocess.run(
-            ["wg", "show", device, "allowed-ips"], capture_output=True, text=True, timeout=5, check=False
-        )
+        done = subprocess.run(["wg", "show", device, what], capture_output=True, text=True, timeout=5, check=False)
     except FileNotFoundError:
         return "", "the program wg is not installed"
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -31,3 +36,19 @@ def allowed_ips(device: str) -> tuple[str, str]:
     if done.returncode:
         return "", (done.stderr.strip().splitlines() or [f"wg ended with {done.returncode}"])[-1]
     return done.stdout, ""
+
+
+def babel_findings(
+    link: Link, addresses: Iterable[InterfaceAddress], families: Iterable[int] = (4,)
+) -> tuple[tuple[Finding, ...], str]:
+    """What stands in the way of Babel on a link, and why that could not be found out ("": it could). Nothing for a link
+    that is not WireGuard's. `addresses` are those of the node; `families` the sizes of addresses that Babel carries."""
+    if not is_wireguard(link):
+        return (), ""
+    text, problem = allowed_ips(link.name)
+    if problem:
+        return (), f"{link.name} is a WireGuard device and could not be checked: {problem}"
+    own = tuple(a.address for a in addresses if a.ifindex == link.ifindex)
+    peers = allowedips.parse(text)
+    key, endpoints = _show(link.name, "public-key")[0].strip(), parse_endpoints(_show(link.name, "endpoints")[0])
+    return check(Device(link.name, link.up, own, peers, key, endpoints), wanted_for(families)), ""

@@ -24,6 +24,7 @@ from via6.babel.model import BabelLink, Hop, InterfaceInfo, NeighbourInfo, Route
 from via6.babel.source import NAME, SLOTS, BabelSource
 from via6.babel.speaker import Speaker, SpeakerSettings
 from via6.collect.icmp_source import icmp_source_ok
+from via6.collect.wireguard import babel_findings, is_wireguard
 from via6.config import Config
 from via6.daemon.address import NodeAddress
 from via6.daemon.forwarding import Forwarding
@@ -36,7 +37,7 @@ from via6.engine import Engine
 from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
-from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Snapshot
+from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Link, Snapshot
 from via6.prefix import Prefix, is_link_local, mask
 
 _GRACE_S: Final = 15.0
@@ -82,6 +83,7 @@ class Babel:
         self._decide_at = now
         self._changed: Callable[[Iterable[Prefix]], None] | None = None
         self._bare: dict[int, float] = {}
+        self._tunnels: set[int] = set()
         self._refused: frozenset[Prefix] = frozenset()
         self._refusals_at = now
         settings = SpeakerSettings(
@@ -113,9 +115,11 @@ class Babel:
             self.speaker.receive(arrival, now)
         self._send(now)  # acknowledgements need not wait for the kernel
 
-    def observe(self, events: Iterable[KernelEvent], now: float) -> None:
+    def observe(self, events: list[KernelEvent], now: float) -> None:
         """Notifications of the kernel."""
         self._hosts.observe(events, now)
+        if any(self._gateway.undermined(event, self._engine.view) for event in events):
+            self._engine.stale = True
 
     def synchronise(self, snapshot: Snapshot, now: float) -> None:
         """A dump, after notifications were lost."""
@@ -245,6 +249,7 @@ class Babel:
             self._decide(alive, now)
             took = time.monotonic() - now
             self._decide_at = now + (1 + _DECIDE_SHARE) * took
+            self._review_at = now
         if self._review_at <= now:
             self._review_at = now + _REVIEW_S
             self._complain_of_links(now)
@@ -275,6 +280,8 @@ class Babel:
             settings = self._config.link(link.name) if not link.loopback else None
             if settings is None:
                 continue
+            if is_wireguard(link) and link.up and link.ifindex not in self._tunnels:
+                self._check_tunnel(link)
             addresses = [a for a in view.inventory() if a.ifindex == link.ifindex]
             usable = [a.address for a in addresses if not a.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)]
             local = next((a for a in usable if is_link_local(a)), None)
@@ -292,6 +299,15 @@ class Babel:
             if given == self._links.get(ifindex) and ifindex in self.socket.joined:
                 continue
             self._join(given, now)
+
+    def _check_tunnel(self, link: Link) -> None:
+        """What stands in Babel's way on a WireGuard link, once; with the lines that mend it."""
+        assert self._config.babel is not None
+        self._tunnels.add(link.ifindex)
+        found, problem = babel_findings(link, self._engine.view.inventory(), self._config.babel.families)
+        self._tell_all(map(str, found))
+        if problem:
+            self._once(problem)
 
     def _complain_of_links(self, now: float) -> None:
         """A link that wakes up gets its address, and duplicate address detection, within some seconds."""

@@ -102,6 +102,7 @@ class Daemon:
         self._server: Server | None = None
         self._report_at = 0.0
         self._event_at = self._stale_at = 0.0
+        self._nft = -1
         self._timer: asyncio.TimerHandle | None = None
         self._told: set[str] = set()
         self._stopped: asyncio.Event | None = None
@@ -189,6 +190,15 @@ class Daemon:
         if self._babel and self._server:
             self._babel.watch(self._server.routes_changed if somebody else None)
 
+    def _watch_nft(self, babel: Babel) -> None:
+        """nftables is watched while there is a table of ours in it."""
+        loop = asyncio.get_running_loop()
+        if self._nft != -1:
+            loop.remove_reader(self._nft)
+        self._nft = babel.nft
+        if self._nft != -1:
+            loop.add_reader(self._nft, self._guarded, babel.disturbed)
+
     async def _end_babel(self) -> None:
         """Says good-bye; what neighbours have under way to us still gets through while they turn away."""
         if self._server:
@@ -231,6 +241,8 @@ class Daemon:
                 self._babel.synchronise(snapshot, now)
         pump(self._engine.fib, self._kernel, time.monotonic)
         idle = self._babel.turn() if self._babel else True
+        if self._babel and self._nft != self._babel.nft:
+            self._watch_nft(self._babel)
         if now >= self._report_at:
             self._report_at = now + (_REPORT_S if self._babel else 0.0)
             self._report()
