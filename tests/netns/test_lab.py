@@ -22,7 +22,7 @@ from via6.errors import Refusal
 from via6.lab import sandbox, state
 from via6.lab.namespaces import Lab
 from via6.lab.reach import link_addresses, measure
-from via6.lab.topology import Topology, load
+from via6.lab.topology import SOFTWARE, Topology, load
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests/golden/tiny.graphml"
@@ -123,7 +123,7 @@ def test_a_gap_is_named() -> None:
     assert "left-h -> right-h: stops at middle (no route to 10.2.0.10)" in out
 
 
-@pytest.mark.parametrize("software", ["static", "via6"])
+@pytest.mark.parametrize("software", ["static", "via6-static", "via6"])
 @pytest.mark.parametrize("file", [TINY, ZOO / "Abilene.graphml", ZOO / "Geant2012.graphml"], ids=lambda file: file.stem)
 def test_graphml(file: Path, software: str) -> None:
     if not file.exists():
@@ -148,7 +148,7 @@ def test_what_test_says_of_a_bad_file(tmp_path: Path) -> None:
     file.write_text('[router.a]\nsoftware = "babled"\n[[link]]\nends = ["a", "b"]')
     code, out, err = via6("lab", "test", str(file))
     assert (code, out) == (1, "")
-    assert f"via6: {file}: router.a.software: unknown software 'babled'; there is via6, static, none" in err
+    assert f"via6: {file}: router.a.software: unknown software 'babled'; there is {', '.join(SOFTWARE)}" in err
     assert "link[0].ends: there is no router 'b'" in err
     assert "Traceback" not in err
 
@@ -245,7 +245,7 @@ def test_usage() -> None:
     assert via6("lab", "up")[0] == 2
     assert via6("lab", "sideways")[0] == 2
     code, _, err = via6("lab", "test", "--software", "babled", str(TINY))
-    assert (code, err) == (2, "via6: unknown software 'babled'\n  there is via6, static, none\n")
+    assert (code, err) == (2, f"via6: unknown software 'babled'\n  there is {', '.join(SOFTWARE)}\n")
 
 
 @pytest.mark.root
@@ -411,7 +411,7 @@ def test_faults_of_a_lab() -> None:
 
 def test_a_program_that_ends_is_named(tmp_path: Path) -> None:
     def work() -> tuple[str, str]:
-        lab = Lab(line(r1="via6"))
+        lab = Lab(line(r1="via6-static"))
         lab.build()
         (lab.folder / "r1.toml").mkdir()  # its configuration cannot be written, so it cannot be read either
         try:
@@ -427,7 +427,7 @@ def test_a_program_that_ends_is_named(tmp_path: Path) -> None:
 def test_via6_runs_on_the_routers() -> None:
     def work() -> list[Any]:
         found: list[Any] = []
-        with Lab(line(r1="via6", r2="via6", r3="via6")) as lab:
+        with Lab(line(r1="via6-static", r2="via6-static", r3="via6-static")) as lab:
             lab.wait_ready(20)
             routes = lab.exec("r2", ["ip", "route", "show", "proto", "46"]).stdout.splitlines()
             found.append(["via inet6 fe80::1 dev eth1" in routes[0], len(routes)])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from via6.errors import Refusal
 from via6.lab import graphml, labfile
 from via6.lab.routes import as_config, as_ip_batch, static_routes
-from via6.lab.topology import Topology, load, slug, unique
+from via6.lab.topology import SOFTWARE, Topology, load, slug, unique
 from via6.prefix import format_address, parse_prefix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,7 +274,7 @@ def test_every_mistake_at_once() -> None:
         "colour: unknown key",
         "lab: object contains unknown field `speed`",
         "router.r1.lan: '10.1.0.1/24' has host bits set: write 10.1.0.0/24",
-        "router.r2.software: unknown software 'babled'; there is via6, static, none",
+        "router.r2.software: unknown software 'babled'; there is " + ", ".join(SOFTWARE),
         "router.r3.lan: expected `str`, got `int`",
         "router.r4: object contains unknown field `adress`",
         "router.r5.lan: fe80::/64 is no IPv4 network",
@@ -301,7 +301,7 @@ def test_every_mistake_at_once() -> None:
         ("[router.a]\n[host.a]\nrouter = 'a'", "host.a: a router is named a, too"),
         ("[router.a]\n[host.h]\nrouter = 'a'", "host.h.router: router a has no lan"),
         ("[lab]\nname = 'a/b'\n[router.a]", "lab.name: the name 'a/b' must be 1 to 40 of"),
-        ("[lab]\nsoftware = 'bird'\n[router.a]", "lab.software: unknown software 'bird'; there is via6, static, none"),
+        ("[lab]\nsoftware = 'frr'\n[router.a]", "lab.software: unknown software 'frr'; there is via6, babeld, babeld-13, bird,"),
         (f"[router.{'a' * 41}]", f"router.{'a' * 41}: the name"),
         ("[router.a]\nlan='10.0.0.0/8'\n[router.b]\nlan='10.1.0.0/24'", "router.b.lan: 10.1.0.0/24 overlaps router.a.lan (10.0.0.0/8)"),
         ("[router.a]\naddress='10.0.0.1'\n[router.b]\naddress='10.0.0.1'", "router.b.address: 10.0.0.1/32 overlaps router.a.address"),

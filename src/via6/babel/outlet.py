@@ -143,7 +143,7 @@ class Outlet:
         """What may leave now, each with at most `room` octets."""
         found = []
         if self.replies:
-            found += _packed(self.replies, room)
+            found += packed(self.replies, room)
             self.replies = []
         deaf = now < self._deaf_until
         if now < self._not_before and (deaf or not self.asks):
@@ -245,7 +245,8 @@ class Outlet:
         return True
 
 
-def _packed(tlvs: list[bytes], room: int) -> list[bytes]:
+def packed(tlvs: list[bytes], room: int) -> list[bytes]:
+    """TLVs in as few packets as hold them, in order."""
     found = []
     writer = Writer(room)
     for tlv in tlvs:

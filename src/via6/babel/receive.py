@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from via6.babel import adjacency
 from via6.babel.link import HOLD_FACTOR, Link, Neighbour
 from via6.babel.model import INFINITY, PORT, Arrival, Hop
 from via6.babel.requests import Ask
@@ -126,8 +127,8 @@ def _hello(speaker: Speaker, neighbour: Neighbour, tlv: Hello, now: float) -> No
     history.hello(tlv.seqno, tlv.interval_cs / 100, now)
     if neighbour.rxcost != worked:
         # It waits for our IHU to know that it is heard, or that it is not.
-        speaker.send(neighbour.link, neighbour.address, [speaker.ihu(neighbour, now)])
-    speaker.recost(neighbour, now)
+        speaker.send(neighbour.link, neighbour.address, [adjacency.ihu(neighbour, now)])
+    adjacency.recost(speaker, neighbour, now)
 
 
 def _ihu(speaker: Speaker, neighbour: Neighbour, tlv: Ihu, now: float) -> None:
@@ -135,7 +136,7 @@ def _ihu(speaker: Speaker, neighbour: Neighbour, tlv: Ihu, now: float) -> None:
         return
     neighbour.txcost = tlv.rxcost
     neighbour.ihu_deadline = now + HOLD_FACTOR * max(tlv.interval_cs, 1) / 100
-    speaker.recost(neighbour, now)
+    adjacency.recost(speaker, neighbour, now)
 
 
 # --- routes --------------------------------------------------------------------------------------------------------

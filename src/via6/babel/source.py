@@ -55,9 +55,9 @@ class BabelSource:
         now, before = change.way or _NOTHING, change.before or _NOTHING
         found: list[RouteUpdate] = []
         if now.primary is not None:
-            if now.primary != before.primary or now.backup != before.backup:
-                self._units[now.primary][now] = None
-                found.append(self._update(change, 0, now.primary, (NAME, *now)))
+            # Also if it says the same as before: then the unit was moved away (`_left`) and comes back.
+            self._units[now.primary][now] = None
+            found.append(self._update(change, 0, now.primary, (NAME, *now)))
         elif before.primary is not None:
             found.append(self._withdrawal(change, 0))
         if now.backup is not None:

@@ -16,9 +16,9 @@ from itertools import islice
 from math import inf
 from typing import Final, Protocol
 
-from via6.babel import info, receive
+from via6.babel import adjacency, info, receive
 from via6.babel.auth import LinkAuth
-from via6.babel.link import HOLD_FACTOR, IHU_PER_HELLO, Link, Neighbour
+from via6.babel.link import HOLD_FACTOR, Link, Neighbour
 from via6.babel.model import (
     GROUP,
     INFINITY,
@@ -35,7 +35,7 @@ from via6.babel.model import (
     SourceInfo,
     Way,
 )
-from via6.babel.outlet import Outlet
+from via6.babel.outlet import Outlet, packed
 from via6.babel.requests import Ask, Requests
 from via6.babel.review import review
 from via6.babel.table import SOURCE_GC_S, Destination, Guard, Route, Source, Table
@@ -45,8 +45,6 @@ from via6.babel.wire import (
     AE_IPV6,
     AE_WILDCARD,
     Writer,
-    encode_hello,
-    encode_ihu,
     encode_route_request,
     encode_seqno_request,
 )
@@ -115,7 +113,7 @@ class Speaker:
         self.counters: dict[str, int] = {}
         self.reviewed: list[Prefix] | None = None
         """Prefixes to which anything happened, for somebody who watches; None: nobody does."""
-        self._left: list[HopLeft] = []
+        self.left: list[HopLeft] = []
         self.unsettled: list[tuple[Destination, list[Link]]] = []
         self._ready: list[Datagram] = []
         self.ways: dict[tuple[Hop, Hop | None], Way] = {}
@@ -145,13 +143,13 @@ class Speaker:
         link = self.links.get(given.ifindex)
         if not given.up:
             if link is not None:
-                self._fall(link, now)
+                adjacency.fall(self, link, now)
                 link.given = given
             return
         if link is None:
             link = self.links[given.ifindex] = Link(given, self.chance.getrandbits(16), now)
         elif link.given.address != given.address:
-            self._fall(link, now)
+            adjacency.fall(self, link, now)
         back = not link.given.up
         link.given = given
         if back:
@@ -163,14 +161,14 @@ class Speaker:
         else:
             auth.change_keys(given.settings.keys, given.settings.accept_all)
         for neighbour in link.neighbours.values():
-            self.recost(neighbour, now)
+            adjacency.recost(self, neighbour, now)
 
     def forget_link(self, ifindex: int, now: float) -> None:
         """The interface is gone, or no longer ours."""
         link = self.links.pop(ifindex, None)
         self.auths.pop(ifindex, None)
         if link is not None:
-            self._fall(link, now)
+            adjacency.fall(self, link, now)
 
     def receive(self, arrival: Arrival, now: float) -> None:
         """A datagram. Whatever is in it, nothing is raised."""
@@ -185,8 +183,8 @@ class Speaker:
             if destination.own is not None and (destination.prefix, destination.length) not in wanted:
                 destination.own = None
                 self.dirty[destination] = None
-        for (packed, length), metric in wanted.items():
-            destination = self.table.make(packed, length)
+        for (prefix, length), metric in wanted.items():
+            destination = self.table.make(prefix, length)
             if destination.own != metric:
                 destination.own = metric
                 self.dirty[destination] = None
@@ -204,7 +202,7 @@ class Speaker:
     def tick(self, now: float) -> None:
         """Does what is due; see `deadline`."""
         for link in self.links.values():
-            self._tick_link(link, now)
+            adjacency.tick(self, link, now)
         for route in self.wheel.due(now):
             self._look(route, now)
         while self.held and self.held[0][0] <= now:
@@ -236,19 +234,19 @@ class Speaker:
     def leave(self, now: float) -> None:
         """Everything is retracted; what `datagrams` gives after this is the last."""
         self._leaving = True
-        for outlet in self.outlets.values():
-            outlet.pending.clear()
+        goodbyes = [(link, GROUP) for link in self.links.values() if link.given.up]
+        goodbyes += [(neighbour.link, neighbour.address) for neighbour in self.outlets]
+        for link, to in goodbyes:
             writer = Writer(512)
             writer.update(AE_WILDCARD, 0, b"", 0, INFINITY, 1, None)
-            link = outlet.neighbour.link
-            self._ready.append(self._signed(link, outlet.neighbour.address, writer.take()))
+            self._ready.append(self._signed(link, to, writer.take()))
         self.outlets.clear()
 
     # --- outputs ---------------------------------------------------------------------------------------------------
 
     def deadline(self, now: float = 0.0) -> float:
         """When `tick` or `datagrams` has something to do; infinity: not before something happens."""
-        if self.dirty or self._left:
+        if self.dirty or self.left:
             return now
         at = min(self.wheel.deadline(), self.requests.deadline(), self._gc_at)
         if self.held:
@@ -264,8 +262,8 @@ class Speaker:
 
     def routing(self, now: float = 0.0) -> list[RouteChange | HopLeft]:
         """What the FIB must hold now, as far as it has changed; in pieces, until there is nothing."""
-        if self._left:
-            left, self._left = self._left, []
+        if self.left:
+            left, self.left = self.left, []
             return list(left)
         found: dict[tuple[int, int, Way | None, Way | None], list[Address]] = {}
         for destination in self._piece():
@@ -315,7 +313,7 @@ class Speaker:
         found, self._ready = self._ready, []
         for link in self.links.values():
             if link.given.up and link.hello_at <= now and not self._leaving:
-                found.append(self._hello(link, now))
+                found += [self._signed(link, GROUP, packet) for packet in adjacency.hellos(self, link, now)]
         for neighbour, outlet in self.outlets.items():
             link = neighbour.link
             room = link.room - self.auths[link.ifindex].overhead
@@ -420,27 +418,7 @@ class Speaker:
         """By one, as a request made it necessary (RFC 8966 section 3.8.1.2)."""
         self.seqno = (self.seqno + 1) & 0xFFFF
 
-    # --- links and neighbours --------------------------------------------------------------------------------------
-
-    def recost(self, neighbour: Neighbour, now: float) -> None:
-        """The cost of the link to a neighbour may have changed."""
-        cost = neighbour.price()
-        before = neighbour.cost
-        if cost == before:
-            return
-        neighbour.cost = cost
-        if cost >= INFINITY:
-            self._left.append(HopLeft(neighbour.hop))
-            self.outlets.pop(neighbour, None)
-            self.note("neighbour-down", f"neighbour {neighbour} is lost", now)
-        elif before >= INFINITY:
-            self.outlets[neighbour] = Outlet(self, neighbour, self.chance.getrandbits(16))
-            self.note("neighbour-up", f"neighbour {neighbour} is there, cost {cost}", now)
-            self.dump(self.outlets[neighbour], now)
-            self.ask_everything(neighbour, now)
-        for route in neighbour.routes.values():
-            route.metric = min(route.advertised + cost, INFINITY)
-            self.dirty[route.destination] = None
+    # --- what goes out ---------------------------------------------------------------------------------------------
 
     def dump(self, outlet: Outlet, now: float) -> None:
         """Everything that we announce, to one neighbour; the next time an interval later. A large table is said less
@@ -450,66 +428,18 @@ class Speaker:
         outlet.start_dump(chosen, interval_s, now, now + interval_s * (0.9 + 0.1 * self.chance.random()))
 
     def ask_everything(self, neighbour: Neighbour, now: float) -> None:
+        """A wildcard route request (RFC 8966 section 3.8.1.1)."""
         outlet = self.outlets.get(neighbour)
         if outlet is not None:
             outlet.asks.append(encode_route_request(AE_WILDCARD, 0, b""))
 
-    def _fall(self, link: Link, now: float) -> None:
-        """Nothing goes over this link any more."""
-        for neighbour in list(link.neighbours.values()):
-            self.drop_neighbour(neighbour, now)
-
-    def drop_neighbour(self, neighbour: Neighbour, now: float) -> None:
-        """Forgets a neighbour and all that it announced."""
-        if neighbour.cost < INFINITY:
-            self._left.append(HopLeft(neighbour.hop))
-            self.note("neighbour-down", f"neighbour {neighbour} is lost", now)
-        neighbour.link.neighbours.pop(neighbour.address, None)
-        self.outlets.pop(neighbour, None)
-        for route in list(neighbour.routes.values()):
-            route.metric = route.advertised = INFINITY
-            self.flush(route)
-
-    def _tick_link(self, link: Link, now: float) -> None:
-        for neighbour in list(link.neighbours.values()):
-            if neighbour.deadline() <= now:
-                neighbour.tick(now)
-                self.recost(neighbour, now)
-                if neighbour.silent:
-                    self.drop_neighbour(neighbour, now)
-
-    def _hello(self, link: Link, now: float) -> Datagram:
-        """A Hello to all, and every third time, or when somebody waits for it, what we hear of them."""
-        settings = link.given.settings
-        link.seqno = (link.seqno + 1) & 0xFFFF
-        writer = Writer(link.room - self.auths[link.ifindex].overhead)
-        cs = max(settings.hello_interval_ms // 10, 1)
-        writer.add(encode_hello(link.seqno, cs))
-        link.until_ihu -= 1
-        if link.until_ihu <= 0 or link.burst:
-            link.until_ihu = IHU_PER_HELLO
-            for neighbour in link.neighbours.values():
-                if neighbour.ihu_sent_at + link.hello_s / 2 < now or not link.burst:
-                    writer.add(self.ihu(neighbour, now))
-        link.hello_sent(now, self.chance.random())
-        return self._signed(link, GROUP, writer.take())
-
-    def ihu(self, neighbour: Neighbour, now: float) -> bytes:
-        """What we hear of a neighbour."""
-        neighbour.ihu_sent_at = now
-        cs = min(max(neighbour.link.given.settings.hello_interval_ms * IHU_PER_HELLO // 10, 1), INFINITY)
-        return encode_ihu(neighbour.address, neighbour.rxcost, cs)
+    def send(self, link: Link, to: Address, body: Iterable[bytes]) -> None:
+        """TLVs at once, also for somebody who is no neighbour yet."""
+        room = link.room - self.auths[link.ifindex].overhead
+        self._ready += [self._signed(link, to, packet) for packet in packed(list(body), room)]
 
     def _signed(self, link: Link, to: Address, packet: bytes) -> Datagram:
         return Datagram(link.ifindex, to, self.auths[link.ifindex].sign(packet, link.given.address, to))
-
-    def send(self, link: Link, to: Address, body: Iterable[bytes]) -> None:
-        """TLVs for somebody who is no neighbour yet, as soon as may be."""
-        writer = Writer(link.room)
-        for tlv in body:
-            writer.add(tlv)
-        if not writer.empty:
-            self._ready.append(self._signed(link, to, writer.take()))
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """A network in namespaces, from a file: routers, hosts, links without any IPv4 address, and IPv4 across it all.
 
-  up FILE                  bring it up and leave it (routers run via6 with the shortest paths)
+  up FILE                  bring it up and leave it (routers run via6, which finds the routes)
   test FILE                bring it up, ping every pair of hosts over IPv4, report, take it down
   down LAB|FILE            take it down
   list                     the labs that are up
@@ -12,7 +12,7 @@ sandbox that vanishes with the command, however that ends.
 
 A lab in TOML:
   [lab]
-  name = "small"               # else the file's name; software = "via6" | "static" | "none" for all routers
+  name = "small"               # else the file's name; software = "via6" | "babeld" | "static" | … for all routers
   [router.r1]
   lan = "10.1.0.0/24"          # optional: the island behind it; the first address is the router's
   address = "10.255.0.1"       # optional: an IPv4 address of its own, the source of its ICMP; software = ...
@@ -23,12 +23,14 @@ A lab in TOML:
   [[link]]
   ends = ["r1", "r2"]          # cost = 10   mtu = 1400
 
-software: via6 is `via6 run` with the lab's shortest paths as static routes; static has `ip` put the same routes in,
-without a program; none has no route that the lab made.
+software: via6, babeld, babeld-13, bird and bird3 speak Babel and find their routes. via6-static is `via6 run` with the
+lab's shortest paths as static routes; static has `ip` put the same routes in, without a program; none has no route that
+the lab made. `--software A,B` deals several out over the routers by chance; --seed N repeats a deal.
 
 examples:
   via6 lab test examples/labs/triangle.toml
   via6 lab test --software static Abilene.graphml
+  via6 lab test --software via6,babeld,bird examples/labs/line10.toml
   via6 lab test -j Geant2012.graphml            nodes, links, pairs, reachable, seconds, missing …
   via6 lab up examples/labs/line10.toml
   via6 lab exec r5 -- ip route
@@ -62,7 +64,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     from via6.cli.main import add_output_options
 
-    parser.usage = "via6 lab up FILE | test FILE [-j] [--timeout S] | down LAB | list [-j] | exec NODE -- CMD"
+    parser.usage = (
+        "via6 lab up FILE | test FILE [-j] [--timeout S] [--software A,B [--seed N]]"
+        " | down LAB | list [-j] | exec NODE -- CMD"
+    )
     parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument("words", nargs="*", metavar="FILE|LAB|NODE", help="with what; after -- a command")
     parser.add_argument(

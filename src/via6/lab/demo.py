@@ -3,6 +3,11 @@
 Nothing here prints. A story is a list of chapters; each does its part in the running network and returns its facts,
 ready for JSON, and notes in `Scene.faults` what is not as it should be. `cli/demo.py` tells them.
 
+Each router runs `via6 up` on its links and is told nothing else. A link is cut as a cable is: the far end goes down,
+and the near one loses its carrier. Whether Linux says so at once depends on the numbers of the interfaces: of a veth pair
+whose ends have the same one it may tell a second later (linkwatch takes them for devices without a lower one, and does
+not hurry). So the links are cabled in an order in which those of r1 have different ones.
+
 How a hop gets its name. Routers without an IPv4 address all answer a traceroute as 192.0.0.8 (RFC 7600), so ICMP does
 not say who they are. We ask, from the first host on, each node's kernel where it would send this very packet
 (RTM_GETROUTE with source, destination and input device: equal-cost choices count), and step over the cable that the
@@ -44,7 +49,11 @@ Facts = dict[str, Any]
 
 PINGS: Final = 5
 READY_S: Final = 20.0  # a slow machine needs some seconds to start six programs
-_LINKS: Final = (("r1", "r2"), ("r2", "r3"), ("r3", "r4"), ("r1", "r5"), ("r5", "r6"), ("r6", "r4"))
+LOST_MOST: Final = 0.1  # of the stream: beyond, something is broken
+_PAUSE_S: Final = 0.5
+_CUT_S: Final = 1.0
+_POLL_S: Final = 0.02
+_LINKS: Final = (("r2", "r3"), ("r1", "r2"), ("r3", "r4"), ("r1", "r5"), ("r5", "r6"), ("r6", "r4"))
 _EDGES: Final = (("r1", "h1"), ("r4", "h2"))
 
 
@@ -64,15 +73,13 @@ def topology() -> Topology:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node of the walk and its route: the next hop `via` (None: on its own link), which is `next`, the device;
-    `choices` counts the next hops among which the kernel chose."""
+    """One node of the walk and its route: the next hop `via` (None: on its own link), which is `next`, and the device."""
 
     node: str
     next: str
     route: str
     via: Address | None
     device: str
-    choices: int
 
 
 @dataclass
@@ -81,14 +88,16 @@ class Scene:
 
     lab: Lab
     faults: list[str] = field(default_factory=list)
+    stream: Stream | None = None
+    broken: Cut | None = None
 
     @property
     def topology(self) -> Topology:
         return self.lab.topology
 
-    @cached_property
+    @property
     def way(self) -> list[Step]:
-        """The walk from the first host to the second."""
+        """The walk from the first host to the second, as it is now."""
         return walk(self, *self.ends)
 
     @property
@@ -97,7 +106,7 @@ class Scene:
         return first, second
 
     def check(self, good: bool, fault: str) -> bool:
-        if not good:
+        if not good and fault not in self.faults:
             self.faults.append(fault)
         return good
 
@@ -208,7 +217,7 @@ def _ask(scene: Scene, before: str, node: str, following: str, source: Host, tar
     if following in topology.router and node in topology.router:
         right = hop.via == topology.router[following].link_local
         scene.check(right, f"the next hop of {node} is not the address of {following}")
-    return Step(node, following, str(entry.prefix), hop.via, links.dev(hop.ifindex), len(entry.next_hops))
+    return Step(node, following, str(entry.prefix), hop.via, links.dev(hop.ifindex))
 
 
 def _device(topology: Topology, node: str, other: str) -> str:
@@ -248,7 +257,7 @@ def trace(scene: Scene) -> Facts:
         # The first router may have spent its ration of ICMP errors on us before it had routes: it gets one a second.
         answers = traceroute(target.address, source=source.address, timeout_s=4, tries=5)
     arrived = bool(way) and way[-1].next == target.name
-    passed = [*way, Step(target.name, "", "", None, "", 0)] if arrived else way
+    passed = [*way, Step(target.name, "", "", None, "")] if arrived else way
     rows = []
     for ttl, step in enumerate(passed):
         answer = answers[ttl - 1] if 0 < ttl <= len(answers) else None
@@ -258,7 +267,7 @@ def trace(scene: Scene) -> Facts:
         scene.check(agrees, f"hop {ttl}, {step.node}: traceroute heard {format_address(told) if told else 'nobody'}")
         rows.append(
             {
-                "ttl": ttl, "node": step.node, "route": step.route or None, "choices": step.choices,
+                "ttl": ttl, "node": step.node, "route": step.route or None,
                 "via": format_address(step.via) if step.via else None,
                 "dev": step.device or None, "next": step.next or None,
                 "answered": format_address(told) if told else None,

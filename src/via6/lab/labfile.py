@@ -4,13 +4,13 @@
     name = "triangle"               # else the file's name
     software = "via6"               # of all routers that say nothing else
     key = "hmac-sha256 0123…"       # of all routers that say nothing else: it signs their Babel packets
-    hello_interval_ms = 500         # of all routers that speak Babel; else what their software does by itself
+    hello_interval_ms = 500         # of all routers that speak Babel; 0: as their software does by itself
 
     [router.r1]
     lan = "10.1.0.0/24"             # the IPv4 island behind it; its first address is the router's
     address = "10.255.0.1"          # optional: an IPv4 /32 on lo, the source of its ICMP
     software = "static"
-    key = "blake2s128 0123…"        # "" for none
+    key = "none"
 
     [host.h1]                       # optional: a router with a lan and no host gets one, named r1-h
     router = "r1"
@@ -55,20 +55,22 @@ from via6.prefix import Address, Prefix, PrefixError, is_link_local, is_multicas
 S = TypeVar("S", bound=Struct)
 _MOST_FAULTS: Final = 50
 _FIRST_HOST: Final = 10
+_SHORTEST_MS: Final = 50
+_NO_KEY: Final = "none"
 
 
 class _LabTable(Struct, forbid_unknown_fields=True):
     name: str = ""
     software: str = DEFAULT_SOFTWARE
     key: str = ""
-    hello_interval_ms: Annotated[int, Meta(ge=50, le=60_000)] | None = None
+    hello_interval_ms: Annotated[int, Meta(ge=0, le=60_000)] = 0
 
 
 class _RouterTable(Struct, forbid_unknown_fields=True):
     lan: str = ""
     address: str = ""
     software: str = ""
-    key: str | None = None
+    key: str = ""
 
 
 class _HostTable(Struct, forbid_unknown_fields=True):
@@ -137,6 +139,8 @@ class _Builder:
             self._check_name("lab.name", name)
         self._check_software("lab.software", lab.software)
         self._check_key("lab.key", lab.key)
+        if 0 < lab.hello_interval_ms < _SHORTEST_MS:
+            self.faults.at("lab.hello_interval_ms", f"{_SHORTEST_MS} or more; 0 is: as each software does by itself")
         self._read_routers(lab)
         for host, value in self._tables_of("host"):
             self._read_host(host, value)
@@ -190,13 +194,13 @@ class _Builder:
             table = self.faults.shape(_RouterTable, value, place) or _RouterTable()
             if table.software:
                 self._check_software(f"{place}.software", table.software)
-            if table.key:
+            if table.key != _NO_KEY:
                 self._check_key(f"{place}.key", table.key)
             lan = self._lan(f"{place}.lan", table.lan) if table.lan else None
             router = Router(
                 name, number, name, table.software or lab.software, lan, nth(lan, 1) if lan else None,
                 self._host_address(f"{place}.address", table.address) if table.address else None,
-                lab.key if table.key is None else table.key, lab.hello_interval_ms or 0,
+                "" if table.key == _NO_KEY else table.key or lab.key, lab.hello_interval_ms,
             )  # fmt: skip
             self.names.add(name)
             if len(self.faults) == before:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from via6.babel.model import PORT
 from via6.errors import OK, TROUBLE
 from via6.lab.namespaces import Lab
 from via6.lab.reach import Missing, Reach, link_addresses, measure
@@ -18,18 +21,21 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 _SHOWN: Final = 20
 _LINKS_S: Final = 3.0
 _POLL_S: Final = 0.02
+_LISTENING: Final = f":{PORT:04X} 00000000000000000000000000000000:0000"  # udp6 of proc(5): a port without a peer
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `lab test` found. `build_s` is the time the network took without its programs; `ipv4_link_addresses` were
-    read from the kernels: 0 is right; `troubles` names programs that have ended."""
+    """What `lab test` found. `build_s` is the time the network took without its programs, `listening_s` the time from
+    their start until the last of those that speak Babel listened (None: none does, or one does not);
+    `ipv4_link_addresses` were read from the kernels: 0 is right; `troubles` names programs that have ended."""
 
     topology: Topology
     build_s: float
     reach: Reach
     ipv4_link_addresses: int
     troubles: str
+    listening_s: float | None = None
 
     @property
     def good(self) -> bool:
@@ -49,6 +55,7 @@ class Report:
             "reachable": reach.reachable,
             "seconds": None if reach.seconds is None else round(reach.seconds, 3),
             "build_seconds": round(self.build_s, 3),
+            "listening_seconds": None if self.listening_s is None else round(self.listening_s, 3),
             "missing": [_missing_json(missing) for missing in reach.missing],
             "ipv4_link_addresses": self.ipv4_link_addresses,
             "troubles": self.troubles,
@@ -65,6 +72,8 @@ class Report:
         )
         yield from _software_lines(topology)
         whole = "" if reach.seconds is None else f" {reach.seconds:.2f} s after the routers' start"
+        if whole and self.listening_s is not None:
+            whole += f", {(reach.seconds or 0.0) - self.listening_s:.2f} s after the last of them listened"
         yield f"reachable {reach.reachable}/{reach.pairs} pairs over IPv4{whole}"
         yield f"IPv4 addresses on the links' {2 * len(topology.cables)} interfaces: {self.ipv4_link_addresses}"
         if self.troubles:
@@ -111,6 +120,24 @@ def wait_links(lab: Lab, timeout_s: float = _LINKS_S) -> None:
             time.sleep(_POLL_S)
 
 
+def wait_listening(lab: Lab, timeout_s: float) -> float | None:
+    """Waits until the routers that speak Babel listen, and says how long after their start the last of them did. None
+    if there are none, or one has ended or does not listen after that time."""
+    waiting = [router.name for router in lab.topology.routers if router.software in SPEAKERS]
+    last: float | None = None
+    while waiting:
+        daemon = lab.daemons[waiting[-1]]
+        with contextlib.suppress(OSError):
+            if _LISTENING in Path(f"/proc/{daemon.pid}/net/udp6").read_text():
+                last = time.monotonic() - lab.started_s
+                waiting.pop()
+                continue
+        if daemon.poll() is not None or time.monotonic() > lab.started_s + timeout_s:
+            return None
+        time.sleep(_POLL_S)
+    return last
+
+
 def examine(topology: Topology, timeout_s: float, say: Callable[[str], None]) -> Report:
     """Makes the lab, measures it, removes it. Call it in a sandbox. `say` is told what happens."""
     lab = Lab(topology)
@@ -124,9 +151,10 @@ def examine(topology: Topology, timeout_s: float, say: Callable[[str], None]) ->
     try:
         say(f"starting {len(topology.routers)} routers …")
         lab.start()
-        say("pinging every pair …")
+        say("waiting for the routes, pinging every pair …")
+        listening_s = wait_listening(lab, timeout_s)
         reach = measure(lab, timeout_s)
-        return Report(topology, built - began, reach, link_addresses(lab), lab.troubles())
+        return Report(topology, built - began, reach, link_addresses(lab), lab.troubles(), listening_s)
     finally:
         lab.down()
 

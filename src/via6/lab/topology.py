@@ -51,8 +51,8 @@ class Router:
     """`number` (from 1) makes its link-local address; `lan` is the island behind it, `gateway` the router's own
     address there; `address` is an IPv4 /32 of its own on lo, so that its ICMP has a source (RFC 7600, section 4.8 of
     the v4-via-v6 draft). `label` is the name the file gave it. `key` is `ALGORITHM SECRET` for the Babel packets on all
-    its links (RFC 8967), the secret in hexadecimal; empty for none. `hello_interval_ms` is how often it says Hello, 0: as its
-    software does by itself."""
+    its links (RFC 8967), the secret in hexadecimal; empty for none. `hello_interval_ms` is how often it says Hello; 0:
+    as its software does by itself."""
 
     name: str
     number: int
