@@ -208,7 +208,10 @@ class Fib:
         for deleting in (False, True) if self.complete else (False,):
             for lot in [lot for lot in self.lots.queue if lot.at <= now and (lot.want is None) is deleting]:
                 if room <= 0 or (lot.count > room and shots):
-                    break  # a lot that could go whole in the next plan is not cut
+                    # A lot that could go whole in the next plan is not cut. Nothing is deleted before it: what goes may
+                    # be what stands in for it now.
+                    room = 0
+                    break
                 if deleting or self._ready(lot, now, puts, sendings):
                     burst, shot = self._shoot(lot, room)
                     bursts.append(burst)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from math import inf
 from typing import Final
 
 from via6 import policy
@@ -31,7 +32,7 @@ from via6.daemon.forwarding import Forwarding
 from via6.daemon.gateway import Gateway
 from via6.daemon.hosts import HostWatch, Prober
 from via6.daemon.identity import Identity
-from via6.daemon.links import BabelSocket
+from via6.daemon.links import BATCH, BabelSocket
 from via6.daemon.sysctl import Sysctls
 from via6.engine import Engine
 from via6.errors import Refusal
@@ -43,7 +44,8 @@ from via6.prefix import Prefix, is_link_local, mask
 _GRACE_S: Final = 15.0
 _REFUSALS_S: Final = 1.0
 _REFUSALS: Final = 10_000
-_PIECES: Final = 4  # of the speaker's work in one turn
+_TURN_S: Final = 0.1  # of the speaker's work, then it listens again
+_DEAF_S: Final = 0.5  # a flood does not stop the clock for longer
 _REVIEW_S: Final = 10.0  # sysctls are looked at again
 _ADDRESS_S: Final = 5.0
 _DECIDE_SHARE: Final = 10.0  # what is announced is worked out again no sooner than this many times what it took
@@ -74,6 +76,7 @@ class Babel:
         self._source = BabelSource(config.babel.kernel_metric, None)
         self._adopted = _adopted(snapshot, config.babel.kernel_metric)
         self._complete = False
+        self._deaf_at = inf
         self._grace_until = now + _GRACE_S if any(self._adopted.values()) else now
         self._links: dict[int, BabelLink] = {}
         self._seen: object = None
@@ -111,9 +114,21 @@ class Babel:
     def packets(self) -> None:
         """The socket is readable."""
         now = time.monotonic()
-        for arrival in self.socket.receive():
-            self.speaker.receive(arrival, now)
+        self._hear(now)
         self._send(now)  # acknowledgements need not wait for the kernel
+
+    def _hear(self, now: float) -> None:
+        """Reads what waits; and lets time pass for the speaker only if that was all, or else a neighbour would be lost
+        whose Hello lies in the queue because this node was busy."""
+        arrivals = self.socket.receive()
+        for arrival in arrivals:
+            self.speaker.receive(arrival, now)
+        if len(arrivals) < BATCH:
+            self._deaf_at = inf
+        elif self._deaf_at == inf:
+            self._deaf_at = now
+        if self._deaf_at == inf or now - self._deaf_at > _DEAF_S:
+            self.speaker.tick(now)
 
     def observe(self, events: list[KernelEvent], now: float) -> None:
         """Notifications of the kernel."""
@@ -154,9 +169,10 @@ class Babel:
         now = time.monotonic()
         self._ask_hosts(now)
         self.follow()
-        self.speaker.tick(now)
+        self._hear(now)
         idle = False
-        for _ in range(_PIECES):
+        end = now + _TURN_S
+        while now < end:
             changes = self.speaker.routing(now)
             if not changes and not self.speaker.dirty:
                 idle = True
@@ -164,7 +180,9 @@ class Babel:
             self._engine.feed(NAME, self._source.updates(changes))
             pump(self._engine.fib, self._kernel, time.monotonic)
             self._tell_watchers()
+            now = time.monotonic()
             self._settle(now)
+            self._send(now)
         if idle:
             self._refusals(now)
             self._complete_by(now)
@@ -176,7 +194,7 @@ class Babel:
 
     def breathe(self, now: float) -> None:
         """Hellos and acknowledgements alone, while the node is in doubt."""
-        self.speaker.tick(now)
+        self._hear(now)
         self._send(now)
 
     def _settle(self, now: float) -> None:

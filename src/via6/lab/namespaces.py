@@ -47,6 +47,7 @@ FOLDER: Final = Path("/run/via6-lab")
 _POLL_S: Final = 0.02
 _NAMED: Final = 5  # nodes named in a message
 _SYSTEM_PATHS: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
+_FIRST_INDEX: Final = 11
 
 # Written in this order; paths below /proc/sys/net.
 _COMMON: Final = (
@@ -371,10 +372,13 @@ def ip_batch(lines: Sequence[str], namespace: str = "", *, force: bool = False) 
 
 
 def _cables(topology: Topology, prefix: str) -> list[str]:
+    # Numbers of interfaces are given, because the two ends of a cable must not have the same: Linux would take them for
+    # devices without a lower one and may say a second late that the carrier is lost (linkwatch_urgent_event).
     lines = [
-        f"link add name {cable.a.device} mtu {cable.mtu} netns {prefix}{cable.a.router} type veth"
-        f" peer name {cable.b.device} mtu {cable.mtu} netns {prefix}{cable.b.router}"
-        for cable in topology.cables
+        f"link add name {cable.a.device} index {_FIRST_INDEX + 2 * number} mtu {cable.mtu}"
+        f" netns {prefix}{cable.a.router} type veth peer name {cable.b.device}"
+        f" index {_FIRST_INDEX + 2 * number + 1} mtu {cable.mtu} netns {prefix}{cable.b.router}"
+        for number, cable in enumerate(topology.cables)
     ]
     for router in topology.routers:
         for device, host in zip(_lan_devices(topology, router), topology.hosts_of(router.name), strict=True):

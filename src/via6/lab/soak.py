@@ -90,7 +90,7 @@ class Sum:
     failed: list[int] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     loops: int = 0
-    longest_s: float = 0.0
+    longest_s: dict[str, float] = field(default_factory=dict)
     widest: int = 0
     checked: int = 0
     simulated_s: float = 0.0
@@ -100,7 +100,8 @@ class Sum:
         self.seeds += 1
         loops = world.watch.loops
         self.loops += loops.count
-        self.longest_s = max(self.longest_s, loops.longest_s)
+        for cause, lasted_s in loops.longest_s.items():
+            self.longest_s[cause] = max(self.longest_s.get(cause, 0.0), lasted_s)
         self.widest = max(self.widest, loops.widest)
         self.checked += world.watch.checked
         self.simulated_s += world.now
@@ -111,11 +112,12 @@ class Sum:
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {n}" for kind, n in self.kinds.most_common())
+        longest = ", ".join(f"{cause} {lasted_s:.1f} s" for cause, lasted_s in sorted(self.longest_s.items()))
         return (
             f"{self.seeds} seeds, {len(self.failed)} failed{': ' + kinds if kinds else ''}; "
             f"{self.simulated_s / 3600:.1f} h simulated, {self.checked} changes of tables checked; loops that are "
-            f"allowed (several origins, forgotten distances): {self.loops}, the longest {self.longest_s:.1f} s, the "
-            f"widest {self.widest} routers; all routes back {self.healed_s:.0f} s after the last fault at the latest"
+            f"allowed: {self.loops}, the longest by cause: {longest or '-'}, the widest {self.widest} routers; "
+            f"all routes back {self.healed_s:.0f} s after the last fault at the latest"
         )
 
 

@@ -6,8 +6,9 @@ carries the step's number as its sequence number, and a refusal brings its messa
 known without a table of what was sent.
 
 In: a dump of a full table repeats few shapes. IPv4 routes begin with RTA_TABLE and RTA_DST in all kernels, so the
-destination stands at a fixed place. A run of messages of equal length is cut by struct in C into (head, destination,
-tail); each distinct (head, tail) is decoded once, as a template, and the destinations go to its block.
+destination stands at a fixed place and cuts a message into (head, destination, tail). Each distinct (head, tail) is
+decoded once, as a template, and the destinations go to its block. Where one shape follows itself, a run of messages is
+cut by struct in C; where shapes alternate, as a route and its standing backup do, each is one look into a dict.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from via6.prefix import AF_INET, Address
 _DUMP_DST_AT: Final = 16 + 12 + 8 + 4  # header, rtmsg, RTA_TABLE, header of RTA_DST
 _DST_HEADER: Final = ATTR.pack(8, RTA_DST)
 _NEWROUTE: Final = U16.pack(RTM_NEWROUTE)
+_RUN: Final = 16  # messages that are tried at once at first; twice as many each time that they were alike
+_LONGEST_RUN: Final = 4096
+_LENGTH: Final = struct.Struct("=I")
 
 
 def split(op: str, template: Route, seq: int) -> tuple[bytes, bytes]:
@@ -62,6 +66,7 @@ class DumpReader:
     def __init__(self) -> None:
         self._blocks: dict[tuple[bytes, bytes], list[Address]] = {}
         self._templates: dict[tuple[bytes, bytes], Route] = {}
+        self._run_length = _RUN
         self.problems = 0
         self.problem = ""
         self.done = False
@@ -71,32 +76,45 @@ class DumpReader:
     def feed(self, data: bytes) -> None:
         """One datagram."""
         offset, end = 0, len(data)
+        blocks, length_at = self._blocks, _LENGTH.unpack_from
+        before: list[Address] | None = None
         while offset + 16 <= end:
-            length, kind, flags, _seq, _portid = HEADER.unpack_from(data, offset)
+            (length,) = length_at(data, offset)
             if length < 16 or offset + length > end:
                 self._note("message longer than its datagram")
                 return
-            if flags & NLM_F_DUMP_INTR:
-                self.interrupted = True
-            if kind == RTM_NEWROUTE:
-                offset = self._run(data, offset, length)
+            at = offset + _DUMP_DST_AT
+            # What is known by its head is a route, with its destination in this place.
+            block = blocks.get((data[offset:at], data[at + 4 : offset + length]))
+            if block is not None and block is not before:
+                block.append(data[at : at + 4])
+                before, offset = block, offset + length
             else:
-                if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    self.done = True
-                    self.last = data[offset : offset + length]
-                offset += align(length)
+                before, offset = None, self._unknown(data, offset, length)
+
+    def _unknown(self, data: bytes, offset: int, length: int) -> int:
+        """A message, or several, of which nothing is known yet, or the same as before; returns the offset behind."""
+        _, kind, flags, _seq, _portid = HEADER.unpack_from(data, offset)
+        if flags & NLM_F_DUMP_INTR:
+            self.interrupted = True
+        if kind == RTM_NEWROUTE:
+            return self._run(data, offset, length)
+        if kind in (NLMSG_DONE, NLMSG_ERROR):
+            self.done = True
+            self.last = data[offset : offset + length]
+        return offset + align(length)
 
     def _note(self, problem: str) -> None:
         self.problems += 1
         self.problem = self.problem or problem
 
     def _run(self, data: bytes, offset: int, length: int) -> int:
-        """All messages of this length that follow each other; returns the offset behind them."""
+        """Messages of this length that follow each other; returns the offset behind them."""
         at = offset + _DUMP_DST_AT
         fits = length % 4 == 0 and length > _DUMP_DST_AT + 4 and data[offset + 16] == AF_INET
         if not fits or data[at - 4 : at] != _DST_HEADER:
             return self._single(data, offset, length)
-        count = (len(data) - offset) // length
+        count = min((len(data) - offset) // length, self._run_length)
         rows = struct.iter_unpack(
             f"{_DUMP_DST_AT}s4s{length - _DUMP_DST_AT - 4}s", memoryview(data)[offset : offset + count * length]
         )
@@ -104,7 +122,9 @@ class DumpReader:
         head, tail = heads[0], tails[0]
         if heads.count(head) == count and tails.count(tail) == count:
             self._block(head, destinations[0], tail).extend(destinations)
+            self._run_length = min(2 * self._run_length, _LONGEST_RUN)
             return offset + count * length
+        self._run_length = _RUN
         taken = 0
         size = data[offset : offset + 4]
         for head, destination, tail in zip(heads, destinations, tails, strict=True):

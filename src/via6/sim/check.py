@@ -53,12 +53,13 @@ class Place(Protocol):
 
 @dataclass(slots=True)
 class Loops:
-    """Loops that were allowed: how many, and the longest in seconds and in routers."""
+    """Loops that were allowed: how many, the widest in routers, and the longest in seconds by cause: several origins,
+    forgotten distances, a prefix that covers another."""
 
     count: int = 0
-    longest_s: float = 0.0
     widest: int = 0
-    open: dict[Prefix, float] = field(default_factory=dict)
+    longest_s: dict[str, float] = field(default_factory=dict)
+    open: dict[Prefix, tuple[float, str]] = field(default_factory=dict)
 
 
 class Watch:
@@ -166,16 +167,19 @@ class Watch:
         if destination in loops.open:
             if any(self.walk(r, destination) for r in range(len(self._places))):
                 return
-            lasted = now - loops.open.pop(destination)
-            loops.longest_s = max(loops.longest_s, lasted)
+            since, cause = loops.open.pop(destination)
+            lasted = now - since
+            loops.longest_s[cause] = max(loops.longest_s.get(cause, 0.0), lasted)
             if lasted > LOOP_BOUND_S:
-                self._report("long-loop", f"packets to {destination} went in circles for {lasted:.1f} s")
+                self._report("long-loop", f"packets to {destination} went in circles for {lasted:.1f} s ({cause})")
             return
         circle = self.walk(router, destination)
         if circle:
             loops.count += 1
             loops.widest = max(loops.widest, len(circle))
-            loops.open[destination] = now
+            several = any(len(self._origins[prefix]) > 1 for prefix in self._covers[destination])
+            cause = "forgotten" if now <= self._forgiven else "origins" if several else "covered"
+            loops.open[destination] = now, cause
 
     def _tell(self, circle: list[int], prefix: Prefix) -> str:
         words = []
