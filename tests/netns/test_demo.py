@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import termios
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +22,6 @@ import support
 from via6.cli.demo import chapter_lines
 from via6.lab import demo, sandbox
 from via6.lab.namespaces import FOLDER, Lab, ip_batch
-from via6.lab.topology import Topology
 
 NOBODY = 65534
 
@@ -40,10 +41,12 @@ def test_the_story() -> None:
     assert time.monotonic() - began < 30
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert 50 <= len(lines) <= 85
+    assert 90 <= len(lines) <= 115
     assert "\033" not in out
     for words in (
         "┌────── r2 ────── r3 ──────┐",
+        "r1, r2, r3, r4, r5, r6 #  via6 up eth1 eth2 --export connected",
+        "fe80::2  dev eth1  reach 1",
         "12 link interfaces, 0 IPv4 addresses",
         "10.4.0.0/24 via inet6 fe80::",
         "h1 10.1.0.10 → h2 10.4.0.10   5 of 5 came back",
@@ -51,6 +54,9 @@ def test_the_story() -> None:
         "192.0.0.8",
         "IPv4 10.1.0.10 > 10.4.0.10  ICMP echo request  (98 octets, no outer header)",
         "82 of 84 octets are as sent",
+        "proto 46 src 10.1.0.1 metric 461",
+        "packets sent since the cut were lost",
+        "packets sent since the link came back were lost",
         "Try next",
     ):
         assert words in out
@@ -67,6 +73,19 @@ def test_colours_only_when_they_are_wanted() -> None:
     assert "\033[" not in told("-c", "never", TERM="xterm")
 
 
+def test_a_reader_that_has_seen_enough() -> None:
+    argv = [sys.executable, "-m", "via6", "demo"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("via6: IPv4")
+        process.stdout.close()
+        err = process.stderr.read()
+    if "forbids namespaces" in err:
+        pytest.skip(err)
+    assert (process.returncode, err) == (0, "")
+
+
 def test_json() -> None:
     facts = json.loads(told("-j"))
     assert facts["ok"] is True
@@ -78,11 +97,15 @@ def test_json() -> None:
     assert [(p["sent"], p["received"]) for p in facts["pings"]] == [(5, 5), (5, 5)]
     assert 0 < facts["seconds"] < 30
     _the_way(facts["traceroute"]["hops"])
+    _the_cut(facts)
+    assert set(facts["typed"].values()) == {"via6 up eth1 eth2 --export connected"}
+    assert {row["address"] for row in facts["neighbours"]["r1"]} == {"fe80::2", "fe80::5"}
     ((node, routes),) = facts["routes"].items()
-    ours = {r["dst"]: r for r in routes if r["family"] == "inet"}
-    assert set(ours) == {"10.1.0.0/24", "10.4.0.0/24"}
-    assert all(r["via"]["family"] == "inet6" for r in ours.values())
-    assert {r["protocol"] for r in ours.values()} <= {"46", "via6"}
+    assert {r["dst"] for r in routes} == {"10.1.0.0/24", "10.4.0.0/24"}
+    assert {r["protocol"] for r in routes} <= {"46", "via6"}
+    leading = [r for r in routes if r["type"] == "unicast"]
+    assert {r["dst"] for r in leading} == {"10.1.0.0/24", "10.4.0.0/24"}
+    assert all(r["via"]["family"] == "inet6" for r in leading)
     seen = facts["capture"]
     assert seen["node"] == node
     assert (seen["ethertype"], seen["outer_header"], seen["frames_other"]) == ("0x0800", False, 0)
@@ -97,30 +120,82 @@ def _the_way(hops: list[dict[str, Any]]) -> None:
     assert answered == [None, "10.1.0.1", "192.0.0.8", "192.0.0.8", "10.4.0.1", "10.4.0.10"]
     assert [hop["next"] for hop in hops] == [*nodes[1:], None]
     assert [hop["via"] for hop in hops[1:4]] == [f"fe80::{name[1]}" for name in nodes[2:5]]
-    assert hops[1]["choices"] == 2
 
 
-@pytest.mark.parametrize("interrupt", [False, True])
-def test_on_a_terminal_without_colours(interrupt: bool) -> None:
+def _the_cut(facts: dict[str, Any]) -> None:
+    """The backup was there before, is the route afterwards, and the link is of use again in the end."""
+    cut, heal, stream = facts["cut"], facts["heal"], facts["stream"]
+    assert (cut["node"], cut["prefix"]) == ("r1", "10.4.0.0/24")
+    gone, other = ("fe80::2", "fe80::5") if cut["next"] == "r2" else ("fe80::5", "fe80::2")
+    assert _leading(cut["before"]) == [(gone, 460), (other, 461)]
+    assert _leading(cut["after"]) == [(other, 460)]
+    assert {via for via, _ in _leading(heal["after"])} == {gone, other}
+    assert 0 < heal["healed_s"] < 20
+    assert 0 <= cut["lost"] + heal["lost"] <= stream["lost"] < stream["sent"] / 10
+    assert (cut["outage_ms"] > 0) is (cut["lost"] > 0)
+
+
+def _leading(lines: list[str]) -> list[tuple[str, int]]:
+    """Next hop and metric of the routes that lead somewhere."""
+    found = (re.search(r"via inet6 (\S+) .*metric (\d+)", line) for line in lines)
+    return [(match[1], int(match[2])) for match in found if match]
+
+
+def on_a_terminal(interrupt_at: bytes = b"") -> tuple[int, bytes]:
+    """Exit code and what a terminal was shown; Ctrl-C is typed once these words are there."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
     argv = [sys.executable, "-m", "via6", "demo"]
+
+    def take_terminal() -> None:  # so that Ctrl-C reaches every process in the foreground
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     shown = b""
-    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+    with subprocess.Popen(
+        argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        preexec_fn=take_terminal,  # noqa: PLW1509 - no threads here
+    ) as process:  # fmt: skip
         os.close(theirs)
         while data := _read(ours):
             shown += data
-            if interrupt and b"reach each other" in shown:
-                process.send_signal(signal.SIGINT)
-                interrupt = False
+            if interrupt_at and interrupt_at in shown:
+                interrupt_at = b""
+                time.sleep(0.3)  # into the work of this chapter, most of which take longer
+                os.write(ours, b"\x03")
     os.close(ours)
     if process.returncode == 1 and b"forbids namespaces" in shown:
         pytest.skip(shown.decode())
-    assert process.returncode == (0 if b"Try next" in shown else 130)
-    assert b"waiting until the hosts reach each other" in shown  # beside the bar
-    assert b"\033[3" not in shown
     # The cursor is hidden while the bar stands, and comes back.
     assert shown.rindex(b"\033[?25h") > shown.rindex(b"\033[?25l")
+    assert b"\033[3" not in shown
+    return process.returncode, shown
+
+
+def test_on_a_terminal_without_colours() -> None:
+    code, shown = on_a_terminal()
+    assert code == 0
+    assert b"Try next" in shown
+    for chapter in demo.STORY:
+        assert chapter.doing.encode() in shown  # beside the bar
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"starting the routers",
+        b"waiting until the hosts reach each other",
+        b"cutting a link under a stream",
+        b"waiting until the link is in use again",
+    ],
+)
+def test_ctrl_c_on_a_terminal(words: bytes) -> None:
+    before = seen_here()
+    code, shown = on_a_terminal(words)
+    assert code == 130
+    assert b"Traceback" not in shown
+    assert b"Try next" not in shown
+    support.wait_until(lambda: not _descendants(), what=f"left: {_descendants()}")
+    assert seen_here() == before
 
 
 def _read(terminal: int) -> bytes:
@@ -133,18 +208,12 @@ def _read(terminal: int) -> bytes:
 # --- when something is wrong ---------------------------------------------------------------------------------------
 
 
-def by_hand() -> Topology:
-    """The demo's network with routes put in by `ip`."""
-    topology = demo.topology()
-    return replace(topology, routers=tuple(replace(r, software="static") for r in topology.routers))
-
-
 def faults(*lines: str, node: str = "r4") -> list[str]:
     """What the story finds wrong after `ip` has been told these lines in a router."""
     reading, writing = os.pipe()
 
     def work() -> int:
-        with Lab(by_hand()) as lab:
+        with Lab(demo.topology()) as lab:
             scene = demo.Scene(lab)
             demo.network(scene)
             ip_batch(lines, node)
@@ -171,9 +240,18 @@ def test_an_ipv4_address_on_a_link_is_found() -> None:
 
 
 @pytest.mark.root
-def test_a_missing_route_is_found() -> None:
-    found = faults("route delete 10.1.0.0/24", node="r4")
+def test_a_way_back_that_is_missing_is_found() -> None:
+    # A route of somebody else, and a better one: via6 leaves it alone.
+    found = faults("route add blackhole 10.1.0.0/24 metric 1", node="r4")
     assert any("ping h1 to h2: 0 of 5 came back" in fault for fault in found)
+    assert not any("stream" in fault for fault in found)  # it needs no answer
+
+
+@pytest.mark.root
+def test_a_stream_that_does_not_arrive_is_found() -> None:
+    found = faults("neighbour replace 10.4.0.10 lladdr 02:00:00:00:00:01 dev lan nud permanent", node="r4")
+    assert any("no packet of the stream came from h1 to h2" in fault for fault in found)
+    assert any("the stream lost" in fault for fault in found)
 
 
 # --- as somebody else, and cut short -------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Shows IPv4 crossing a network that has IPv6 only: six real routers, two hosts, no tunnel, no translation.
 
+Nothing is configured but names and exports. A link is cut under a running stream, and what that cost is counted.
 Everything happens in network namespaces of its own, as root and as an ordinary user; nothing of this machine is
 touched, and nothing stays behind.
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
+_WIDTH: Final = 80
+_FEW: Final = 0.02
 # What a terminal without UTF-8 is shown instead.
 _ASCII: Final = str.maketrans({"─": "-", "│": "|", "┌": ".", "┐": ".", "└": "'", "┘": "'", "═": "=", "→": ">"})
 
@@ -47,8 +50,14 @@ def _console(color: str | None, silent: bool) -> Console:
     """A rich console: plain where the output is no terminal or NO_COLOR is set, unless `-c always`."""
     from rich.console import Console
 
+    class Plain(Console):
+        """`via6 demo | head` is no failure: rich would make it one, the sandbox does not."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     wanted = color == "always" or (color != "never" and not os.environ.get("NO_COLOR"))
-    return Console(
+    return Plain(
         force_terminal=True if color == "always" else None,
         color_system="auto" if wanted else None,
         no_color=not wanted,
@@ -122,7 +131,6 @@ class _Teller:
 def _title(number: int, text: str) -> Iterator[str]:
     yield ""
     yield f"[bold]{number}. {text}[/bold]"
-    yield ""
 
 
 def _good(text: str, good: bool = True) -> str:
@@ -145,13 +153,44 @@ _PICTURE: Final = """\
 
 
 def _network(facts: Facts) -> Iterator[str]:
+    typed: dict[str, list[str]] = {}
+    for node, words in facts["typed"].items():
+        typed.setdefault(words, []).append(node)
     yield ""
-    yield "   Every router runs `via6 run` on a file of routes; router r3 is fe80::3 to its"
-    yield f"   neighbours. {facts['ready_seconds']:.1f} s after their start the hosts reached each other."
+    yield "   Typed on the routers, and nothing else. eth1 and eth2 lead to other routers;"
+    yield "   `--export connected` announces to them the IPv4 networks of one's own links:"
+    for words, nodes in typed.items():
+        yield f"      [dim]{', '.join(nodes)} #[/dim]  [bold]{words}[/bold]"
+    yield _good(f"{facts['ready_seconds']:.1f} s later the hosts reached each other.")
+
+
+def _neighbours(facts: Facts) -> Iterator[str]:
+    for node, lines in facts["neighbours_text"].items():
+        yield from _title(2, f"The neighbours of {node}, as `via6 show neighbour` prints them there")
+        for line in lines:
+            yield from _folded(line)
+        yield ""
+        yield "   Found by Babel (RFC 8966), a routing protocol that speaks IPv6 on each link."
+        yield "   fe80::2 is router r2. Each 1 in `reach` is a greeting (Hello) that came. The"
+        yield "   costs of the links on a way add up, and the cheapest way is taken."
+
+
+def _folded(line: str) -> Iterator[str]:
+    """A line of a table, cut between its columns where a terminal of 80 would cut it anywhere."""
+    from rich.markup import escape
+
+    indent = "   "
+    while len(indent) + len(line) > _WIDTH:
+        at = line.rfind("  ", 0, _WIDTH - len(indent))
+        if at < 0:
+            break
+        yield f"{indent}[cyan]{escape(line[:at].rstrip())}[/cyan]"
+        line, indent = line[at:].strip(), "      "
+    yield f"{indent}[cyan]{escape(line)}[/cyan]"
 
 
 def _addresses(facts: Facts) -> Iterator[str]:
-    yield from _title(2, "No link between routers has an IPv4 address")
+    yield from _title(3, "No link between routers has an IPv4 address")
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in facts["link_interfaces"]:
         rows.setdefault(row["node"], []).append(row)
@@ -164,27 +203,30 @@ def _addresses(facts: Facts) -> Iterator[str]:
     asked = f"Asked of the kernels: {len(facts['link_interfaces'])} link interfaces, {count} IPv4 addresses."
     yield ""
     yield _good(asked, not count)
-    lans = " and ".join(f"{i['node']} ({i['ipv4'][0]})" for i in facts["lan_interfaces"])
-    yield f"   Towards their hosts {lans} have one;"
-    yield "   the other routers have none at all."
+    lans = " and ".join(f"{i['node']} has {i['ipv4'][0]}" for i in facts["lan_interfaces"])
+    yield f"   Towards its host {lans}; the others: none."
+
+
+def _table(lines: list[str]) -> Iterator[str]:
+    from rich.markup import escape
+
+    for line in lines:
+        text = escape(line.rstrip())
+        yield f"   [cyan]{text}[/cyan]" if "inet6" in line else f"   {text}"
 
 
 def _routes(facts: Facts) -> Iterator[str]:
-    from rich.markup import escape
-
     for node, lines in facts["routes_text"].items():
-        yield from _title(3, f"The routing tables of {node}, as `via6 route` prints them there")
-        for line in lines:
-            text = escape(line.rstrip())
-            yield f"   [cyan]{text}[/cyan]" if "inet6" in line else f"   {text}"
+        yield from _title(4, f"The IPv4 routes of {node}, as `via6 route -4` prints them there")
+        yield from _table(lines)
         yield ""
         yield "   IPv4 destinations with IPv6 next hops: the router finds its neighbour by IPv6"
-        yield "   (neighbour discovery) and sends it the IPv4 packet as it is. Protocol 46"
-        yield "   marks what `via6 run` has installed."
+        yield "   (neighbour discovery) and sends it the IPv4 packet as it is. `proto 46` marks"
+        yield "   what via6 installed; `unreachable` only counts when the way is lost."
 
 
 def _pings(facts: Facts) -> Iterator[str]:
-    yield from _title(4, "IPv4 pings, both ways")
+    yield from _title(5, "IPv4 pings, both ways")
     for p in facts["pings"]:
         rtt = "" if p["rtt_ms"] is None else f", {p['rtt_ms']:.2f} ms"
         text = f"{p['source']} {p['from']} → {p['target']} {p['to']}   {p['received']} of {p['sent']} came back{rtt}"
@@ -193,7 +235,7 @@ def _pings(facts: Facts) -> Iterator[str]:
 
 def _trace(facts: Facts) -> Iterator[str]:
     hops = facts["traceroute"]["hops"]
-    yield from _title(5, f"The way from {facts['traceroute']['from']} to {facts['traceroute']['to']}, hop by hop")
+    yield from _title(6, f"The way from {facts['traceroute']['from']} to {facts['traceroute']['to']}, hop by hop")
     yield "   [dim]hop  node  its route     next hop                    traceroute hears[/dim]"
     for hop in hops:
         route = "default" if hop["route"] == "0.0.0.0/0" else hop["route"] or ""
@@ -204,10 +246,6 @@ def _trace(facts: Facts) -> Iterator[str]:
         row = f"   {hop['ttl'] or '':<4} {hop['node']:<5} {route:<13} [{style}]{via:<21}[/{style}] {to:<5} {heard}"
         yield row.rstrip()
     yield ""
-    several = next((h for h in hops if h["choices"] > 1), None)
-    if several:
-        chose = f"its kernel chose {several['next']} for these two hosts"
-        yield f"   {several['node']} knows {several['choices']} equally short ways; {chose}."
     yield "   192.0.0.8 is how every router without an IPv4 address signs (RFC 7600). The"
     yield "   names come from asking the kernel of each node where it sends this packet."
 
@@ -215,10 +253,10 @@ def _trace(facts: Facts) -> Iterator[str]:
 def _capture(facts: Facts) -> Iterator[str]:
     seen = facts["capture"]
     if seen is None:
-        yield from _title(6, "A ping on a link in the middle")
+        yield from _title(7, "A ping on a link in the middle")
         yield _good("none was seen", False)
         return
-    yield from _title(6, f"The ping on the link from {seen['node']} to {seen['next']}")
+    yield from _title(7, f"The ping on the link from {seen['node']} to {seen['next']}")
     head, mark, rest = seen["line"].partition("  IPv4 ")
     yield f"   {head}"
     yield f"   [yellow]{(mark + rest).strip()}[/yellow]"
@@ -239,6 +277,60 @@ def _capture(facts: Facts) -> Iterator[str]:
         yield "   ethertype 0x0800 says that IPv4 follows at once (IPv6 would be 0x86dd)."
 
 
+def _cut(facts: Facts) -> Iterator[str]:
+    seen = facts["cut"]
+    if seen is None:
+        yield from _title(8, "A link is cut")
+        yield _good("there was none", False)
+        return
+    node, far = seen["node"], seen["next"]
+    yield from _title(8, f"The link from {node} to {far} is cut under a running stream")
+    at = f"`via6 route {seen['prefix']}` on {node}:"
+    yield f"   {seen['from']} sends {seen['to']} {seen['rate_hz']:,} UDP packets a second. {at}"
+    yield from _table(seen["before"])
+    yield ""
+    yield "   The least metric wins: 460 is the route in use. 461 is the next best one free"
+    yield "   of loops, and stands ready. Now, at the other end of the link:"
+    yield f"      [dim]{far} #[/dim]  [bold]ip link set {seen['next_dev']} down[/bold]"
+    yield f"   A second later, on {node}:"
+    yield from _table(seen["after"])
+    yield ""
+    yield _passed(seen, "since the cut", seen["outage_ms"])
+    if seen["lost"] < seen["sent"] * _FEW:
+        why = "so few" if seen["lost"] else "none"
+        yield f"   Why {why}: the kernel itself drops a route with its link and finds the next"
+        yield "   one in place, without waiting for any program. via6 then tells the others."
+
+
+def _heal(facts: Facts) -> Iterator[str]:
+    seen, gone = facts["heal"], facts["cut"]
+    yield from _title(9, "The link heals")
+    if seen is None:
+        yield _good("there was none", False)
+        return
+    node, far = gone["node"], gone["next"]
+    yield f"      [dim]{far} #[/dim]  [bold]ip link set {gone['next_dev']} up[/bold]"
+    if seen["healed_s"] is None:
+        yield _good(f"{node} has no route by {far} again.", False)
+    else:
+        yield f"   {_time(seen['healed_s'])} later {node} had a route by {far} again:"
+    yield from _table(seen["after"])
+    yield _passed(seen, "since the link came back")
+
+
+def _passed(seen: Facts, when: str, outage_ms: float = 0.0) -> str:
+    """`0 of 1,012 packets sent since the cut were lost.`"""
+    text = f"{seen['lost']:,} of {seen['sent']:,} packets sent {when} were lost"
+    text += f", within {_time(outage_ms / 1000)}." if outage_ms else "."
+    few = seen["lost"] < seen["sent"] * _FEW
+    return f"   {text}" if few and seen["lost"] else _good(text, few)
+
+
+def _time(seconds: float) -> str:
+    """`38 ms` or `1.2 s`."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
 def _closing(facts: Facts) -> Iterator[str]:
     from rich.markup import escape
 
@@ -248,20 +340,23 @@ def _closing(facts: Facts) -> Iterator[str]:
         yield from (f"   {escape(fault)}" for fault in facts["faults"])
         return
     sent = sum(p["sent"] for p in facts["pings"])
-    routers = len(facts["traceroute"]["hops"]) - 2
+    stream = facts["stream"]
     yield f"[bold green]Shown in {facts['seconds']:.1f} s[/bold green]"
-    yield f"   {sent} of {sent} IPv4 pings passed {routers} routers, over links without an IPv4 address."
+    yield f"   {sent} of {sent} IPv4 pings came back, over links without an IPv4 address."
+    yield f"   {stream['lost']:,} of {stream['sent']:,} packets were lost while a link was cut and healed."
     yield "   This network is gone again; that of the machine was not touched."
     yield ""
     yield "[bold]Try next[/bold]"
     name = _own_name()
+    width = max(len(words) for words, _ in _NEXT) + 2
     for words, why in _NEXT:
-        yield f"   {name + ' ' + words:<33} {why}"
+        yield f"   {name} {words:<{width}} {why}"
 
 
 _NEXT: Final = (
+    ("up -h", "the same on routers of your own"),
     ("route", "this machine's own routing tables"),
-    ("explain 192.0.2.1", "how it would send a packet there, and why"),
+    ("explain 192.0.2.1", "how it would send there, and why"),
     ("lab -h", "networks of your own, from a file"),
     ("demo -j", "what you saw, as JSON"),
     ("-h", "everything else"),
@@ -286,9 +381,12 @@ def _list(words: list[str]) -> str:
 
 _CHAPTERS: Final[dict[str, Callable[[Facts], Iterator[str]]]] = {
     "network": _network,
+    "neighbours": _neighbours,
     "addresses": _addresses,
     "routes": _routes,
     "pings": _pings,
     "trace": _trace,
     "capture": _capture,
+    "cut": _cut,
+    "heal": _heal,
 }

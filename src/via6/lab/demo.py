@@ -3,10 +3,7 @@
 Nothing here prints. A story is a list of chapters; each does its part in the running network and returns its facts,
 ready for JSON, and notes in `Scene.faults` what is not as it should be. `cli/demo.py` tells them.
 
-Each router runs `via6 up` on its links and is told nothing else. A link is cut as a cable is: the far end goes down,
-and the near one loses its carrier. Whether Linux says so at once depends on the numbers of the interfaces: of a veth pair
-whose ends have the same one it may tell a second later (linkwatch takes them for devices without a lower one, and does
-not hurry). So the links are cabled in an order in which those of r1 have different ones.
+Each router runs `via6 up` on its links and is told nothing else.
 
 How a hop gets its name. Routers without an IPv4 address all answer a traceroute as 192.0.0.8 (RFC 7600), so ICMP does
 not say who they are. We ask, from the first host on, each node's kernel where it would send this very packet
@@ -17,20 +14,28 @@ answer from an address that this router may answer from.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
+from via6.babel.model import PORT
 from via6.collect.capture import Capture, Captured
 from via6.collect.probe import DUMMY, ping_many, traceroute
 from via6.kernel.linux import LinuxKernel
 from via6.lab import reach
+from via6.lab.cut import READY_S, Cut, cut, device_towards, heal, unicast, until_routes
 from via6.lab.namespaces import Lab
-from via6.lab.topology import HOST_DEVICE, LAN, Host, Router, Topology, cable_up, nth
-from via6.model import Failure
+from via6.lab.speakers import via6_words
+from via6.lab.stream import Stream
+from via6.lab.topology import HOST_DEVICE, Host, Router, Topology, cable_up, nth
+from via6.model import Failure, Route
 from via6.observe.packet import (
     ECHO_REQUEST,
     ETH_IPV4,
@@ -48,11 +53,7 @@ from via6.prefix import Address, Prefix, format_address
 Facts = dict[str, Any]
 
 PINGS: Final = 5
-READY_S: Final = 20.0  # a slow machine needs some seconds to start six programs
-LOST_MOST: Final = 0.1  # of the stream: beyond, something is broken
-_PAUSE_S: Final = 0.5
-_CUT_S: Final = 1.0
-_POLL_S: Final = 0.02
+_BABEL_PORTS: Final = 2 * PORT.to_bytes(2, "big")
 _LINKS: Final = (("r2", "r3"), ("r1", "r2"), ("r3", "r4"), ("r1", "r5"), ("r5", "r6"), ("r6", "r4"))
 _EDGES: Final = (("r1", "h1"), ("r4", "h2"))
 
@@ -73,7 +74,7 @@ def topology() -> Topology:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node of the walk and its route: the next hop `via` (None: on its own link), which is `next`, and the device."""
+    """One node of the walk and its route: the next hop `via` (None: on its own link), which is `next`; the device."""
 
     node: str
     next: str
@@ -110,24 +111,60 @@ class Scene:
             self.faults.append(fault)
         return good
 
+    def via6(self, node: str, *words: str) -> str | None:
+        """What `via6 WORDS` prints in a node; None and a fault if it fails."""
+        # The daemon of that namespace is meant, wherever the user's own one is.
+        environment = {**os.environ, "VIA6_SOCKET": ""}
+        with self.lab.inside(node):
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "via6", *words], env=environment, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        said = done.stderr.strip().partition("\n")[0]
+        good = self.check(done.returncode == 0, f"`via6 {' '.join(words)}` in {node}: {said}")
+        return done.stdout if good else None
+
 
 # --- the network and its addresses ---------------------------------------------------------------------------------
 
 
 def network(scene: Scene) -> Facts:
-    """Nodes and links, and how long it took until the hosts reached each other."""
+    """Nodes and links, what was typed, and how long it took until the hosts reached each other."""
+    topology = scene.topology
     ready_s = scene.lab.wait_ready(READY_S)
-    routers = [
-        {"name": r.name, "kind": "router", "link_local": format_address(r.link_local)} for r in scene.topology.routers
-    ]
+    routers = [{"name": r.name, "kind": "router", "link_local": format_address(r.link_local)} for r in topology.routers]
     hosts = [
         {"name": h.name, "kind": "host", "address": format_address(h.address), "router": h.router}
-        for h in scene.topology.hosts
+        for h in topology.hosts
+    ]
+    links = [{"a": c.a.router, "a_dev": c.a.device, "b": c.b.router, "b_dev": c.b.device} for c in topology.cables]
+    typed = {r.name: " ".join(["via6", *via6_words(topology, r, Path())]) for r in topology.routers}
+    return {"nodes": [*routers, *hosts], "links": links, "typed": typed, "ready_seconds": round(ready_s, 3)}
+
+
+def neighbours(scene: Scene) -> Facts:
+    """The neighbours of the first router on the way, as `via6 show neighbour` prints them there."""
+    node, target = scene.ends[0].router, scene.ends[1].router
+    # The hosts reach each other as soon as one way is found; the other one is what the story needs later.
+    for router, other in ((node, target), (target, node)):
+        lan = scene.topology.router[other].lan
+        found = until_routes(scene, router, partial(_two_ways, lan))
+        scene.check(found is not None, f"{router} has no standing second way to {lan}")
+    text, data = scene.via6(node, "show", "neighbour"), scene.via6(node, "show", "neighbour", "-j")
+    if text is None or data is None:
+        return {"neighbours": {}, "neighbours_text": {}}
+    listed = json.loads(data)
+    there = {row["address"] for row in listed}
+    missing = [
+        port.router for _, port, _ in scene.topology.ports[node]
+        if format_address(scene.topology.router[port.router].link_local) not in there
     ]  # fmt: skip
-    links = [
-        {"a": c.a.router, "a_dev": c.a.device, "b": c.b.router, "b_dev": c.b.device} for c in scene.topology.cables
-    ]  # fmt: skip
-    return {"nodes": [*routers, *hosts], "links": links, "ready_seconds": round(ready_s, 3)}
+    scene.check(not missing, f"{node} does not know its neighbour {', '.join(missing)}")
+    return {"neighbours": {node: listed}, "neighbours_text": {node: text.splitlines()}}
+
+
+def _two_ways(lan: Prefix | None, routes: list[Route]) -> bool:
+    return len(unicast(routes, lan)) > 1
 
 
 def addresses(scene: Scene) -> Facts:
@@ -165,21 +202,16 @@ def addresses(scene: Scene) -> Facts:
 
 
 def routes(scene: Scene) -> Facts:
-    """The tables of the second router on the way, as `via6 route` prints them there."""
-    import json
-
+    """The IPv4 routes of the second router on the way, as `via6 route -4` prints them there."""
     node = _middle(scene)
-    command = [sys.executable, "-m", "via6", "route"]
-    text, data = scene.lab.exec(node, command), scene.lab.exec(node, [*command, "-j"])
-    words = (text.stderr or data.stderr).strip().rpartition("\n")[2]
-    if not scene.check(text.returncode == data.returncode == 0, f"`via6 route` in {node}: {words}"):
+    text, data = scene.via6(node, "route", "-4"), scene.via6(node, "route", "-4", "-j")
+    if text is None or data is None:
         return {"routes": {}, "routes_text": {}}
-    listed = [row for row in json.loads(data.stdout) if row.get("dst") not in ("fe80::/64", "ff00::/8")]
-    missing = [
-        str(r.lan) for r in scene.topology.routers if r.lan and str(r.lan) not in {row.get("dst") for row in listed}
-    ]
+    listed = json.loads(data)
+    there = {row.get("dst") for row in listed}
+    missing = [str(r.lan) for r in scene.topology.routers if r.lan and str(r.lan) not in there]
     scene.check(not missing, f"{node} has no route to {', '.join(missing)}")
-    return {"routes": {node: json.loads(data.stdout)}, "routes_text": {node: text.stdout.splitlines()}}
+    return {"routes": {node: listed}, "routes_text": {node: text.splitlines()}}
 
 
 def _middle(scene: Scene) -> str:
@@ -207,7 +239,7 @@ def _ask(scene: Scene, before: str, node: str, following: str, source: Host, tar
     topology = scene.topology
     with scene.lab.inside(node), LinuxKernel() as kernel:
         links = kernel.dump(frozenset({"links"}))
-        iif = links.by_name[_device(topology, node, before)].ifindex if before else 0
+        iif = links.by_name[device_towards(topology, node, before)].ifindex if before else 0
         entry = kernel.lookup(target.address, source=source.address, iif=iif, fib_match=True)
         chosen = kernel.lookup(target.address, source=source.address, iif=iif)
     if isinstance(entry, Failure) or isinstance(chosen, Failure) or not chosen.next_hops:
@@ -218,13 +250,6 @@ def _ask(scene: Scene, before: str, node: str, following: str, source: Host, tar
         right = hop.via == topology.router[following].link_local
         scene.check(right, f"the next hop of {node} is not the address of {following}")
     return Step(node, following, str(entry.prefix), hop.via, links.dev(hop.ifindex))
-
-
-def _device(topology: Topology, node: str, other: str) -> str:
-    """The device of a node behind which there is the other one."""
-    if node in topology.host:
-        return HOST_DEVICE
-    return next((device for device, port, _ in topology.ports[node] if port.router == other), LAN)
 
 
 # --- pings and traceroute ------------------------------------------------------------------------------------------
@@ -321,8 +346,8 @@ def _compare(scene: Scene, middle: Step, sent: Captured, ours: list[Captured], s
     kinds = [c.frame.ethertype for c in seen]
     bare = sum(1 for c in seen if carried_ipv4(c.frame))
     # An IPv6 packet that carried IPv4 would be next header 4, or UDP to somewhere: neighbour discovery is ICMPv6 (58).
-    strange = sum(1 for c in seen if not carried_ipv4(c.frame) and not _is_icmp6(c))
-    scene.check(not strange, f"{strange} frames on the link are neither bare IPv4 nor neighbour discovery")
+    strange = sum(1 for c in seen if not (carried_ipv4(c.frame) or _is_icmp6(c) or _is_babel(c)))
+    scene.check(not strange, f"{strange} frames on the link are neither bare IPv4 nor Babel nor neighbour discovery")
     return {
         "node": middle.node, "dev": middle.device, "next": middle.next, "line": str(ours[0]), "sender_line": str(sent),
         "source_lladdr": format_lladdr(ours[0].frame.source),
@@ -360,6 +385,12 @@ def _is_icmp6(captured: Captured) -> bool:
     return captured.frame.ethertype == ETH_IPV6 and captured.frame.payload[6:7] in (b"\x3a", b"\x00")
 
 
+def _is_babel(captured: Captured) -> bool:
+    """UDP (17) in IPv6, from port 6696 to port 6696."""
+    packet = captured.frame.payload
+    return captured.frame.ethertype == ETH_IPV6 and packet[6:7] == b"\x11" and packet[40:44] == _BABEL_PORTS
+
+
 # --- the story -----------------------------------------------------------------------------------------------------
 
 
@@ -374,9 +405,12 @@ class Chapter:
 
 STORY: Final = (
     Chapter("network", "waiting until the hosts reach each other", network),
+    Chapter("neighbours", "waiting until both ways are found", neighbours),
     Chapter("addresses", "asking every router's kernel for its addresses", addresses),
     Chapter("routes", "reading a routing table", routes),
     Chapter("pings", "pinging both ways", pings),
     Chapter("trace", "following a packet", trace),
     Chapter("capture", "listening on a link in the middle", capture),
+    Chapter("cut", "cutting a link under a stream of packets", cut),
+    Chapter("heal", "waiting until the link is in use again", heal),
 )
