@@ -359,6 +359,17 @@ def _conflicts(found: list[tuple[RouteSpec, str, _Report]]) -> list[RouteSpec]:
     return list(slots.values())
 
 
+def _beside_babel(found: list[tuple[RouteSpec, str, _Report]], babel: BabelSpec | None) -> None:
+    """Reports routes in the three slots that Babel's routes, their backups and its unreachable routes stand in."""
+    if babel is None:
+        return
+    first = babel.kernel_metric
+    for spec, at, report in found:
+        if spec.table == TABLE_MAIN and first <= spec.slot[3] < first + 3 and len(spec.to.packed) in babel.families:
+            report("metric" if spec.metric else at, f"metric {spec.slot[3]} is Babel's: its routes have {first} to {first + 2}",
+                   "take a smaller one to be preferred to Babel, a larger one to be its last resort")  # fmt: skip
+
+
 def _inside_itself(found: list[tuple[RouteSpec, str, _Report]]) -> None:
     """Warns of a next hop that its own route would be the way to. It may be right, if the link has a longer prefix;
     that is for the node to know, so no device, no other declared route and no default route may explain it."""
@@ -404,6 +415,7 @@ def parse(data: bytes, name: str) -> tuple[Config | None, list[Problem]]:
     _inside_itself(found)
     tables, faults = read_tables(document.tables, document.lines, name, document.spoiled)
     problems += faults
+    _beside_babel(found, tables.babel)
     if not document.routes and tables.babel is None and not problems:
         remedy = 'declare one: [[route]] to = "10.0.0.0/8" via = "fe80::1%eth1"; or speak Babel: [babel]'
         problems.append(Problem("", "declares no routes", remedy, 0, "warning"))

@@ -622,3 +622,13 @@ def test_defaults_are_in_the_man_page() -> None:
     for key, value in (("cost", COST), ("hello_interval_ms", HELLO_INTERVAL_MS), ("kernel_metric", KERNEL_METRIC),
                        ("update_interval_ms", UPDATE_INTERVAL_MS)):  # fmt: skip
         assert re.search(rf"^\.BR {key} .*default {value}\)", text, re.MULTILINE), key
+
+
+@pytest.mark.parametrize("metric", [460, 461, 462])
+def test_a_route_in_the_slots_of_babel_is_refused(metric: int) -> None:
+    problem = one(f"{ETH}[[route]]\nto = '10/8'\nvia = 'fe80::1%eth1'\nmetric = {metric}\n")
+    assert (problem.place, problem.line) == ("route[0].metric", 6)
+    # Another metric, a family that is not carried, and slots elsewhere are free.
+    good(f"{ETH}[[route]]\nto = '10/8'\nvia = 'fe80::1%eth1'\nmetric = 463\n")
+    good(f"{ETH}[[route]]\nto = '2001:db8::/32'\nvia = 'fe80::1%eth1'\nmetric = {metric}\n")
+    good(f"{ETH}kernel_metric = 500\n[[route]]\nto = '10/8'\nvia = 'fe80::1%eth1'\nmetric = {metric}\n")

@@ -205,9 +205,23 @@ _KEYS: Final[Mapping[str, Callable[[Any], Key]]] = {
 }
 """What tells the infos of one group apart."""
 
+
+def _missed(reach: str) -> str:
+    """A Hello that came is no news; one that did not is."""
+    return reach if reach.startswith("0") else ""
+
+
 _VALUES: Final[Mapping[str, Callable[[Any], Key]]] = {
     "interface": lambda i: (i.interface, i.address, i.up, i.cost, i.hello_interval_ms, i.keys, i.neighbours),
-    "neighbour": lambda i: (i.reach, i.rxcost, i.txcost, i.cost, i.hello_interval_ms, i.routes, i.authenticated),
+    "neighbour": lambda i: (
+        _missed(i.reach),
+        i.rxcost,
+        i.txcost,
+        i.cost,
+        i.hello_interval_ms,
+        i.routes,
+        i.authenticated,
+    ),
     "route": lambda i: (i.next_hop, i.router_id, i.seqno, i.metric, i.advertised, i.state),
     "source": lambda i: (i.seqno, i.metric),
 }
