@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from via6.babel.link import IHU_PER_HELLO, Link, Neighbour
-from via6.babel.model import INFINITY, HopLeft
+from via6.babel.model import INFINITY, BabelLink, HopLeft
 from via6.babel.outlet import Outlet, packed
 from via6.babel.wire import encode_hello, encode_ihu
+from via6.prefix import Prefix
 
 if TYPE_CHECKING:
     from via6.babel.speaker import Speaker
+
+UNSCHEDULED_S: Final = 300.0
+"""Who said only unscheduled Hellos, and then nothing for so long, is forgotten: no timer runs for it."""
 
 
 def recost(speaker: Speaker, neighbour: Neighbour, now: float) -> None:
@@ -40,9 +45,28 @@ def _leave_hops(speaker: Speaker, neighbour: Neighbour) -> None:
     hops = {neighbour.hop}
     if neighbour.link.given.ipv4 is not None:
         hops |= {route.hop for route in neighbour.routes.values()}
+        for other in neighbour.link.neighbours.values():  # to a hop that others announce, too, its routes come back
+            kept = other.routes.values() if other is not neighbour else ()
+            speaker.dirty.update({r.destination: None for r in kept if r.hop in hops and r is r.destination.selected})
     speaker.left += [HopLeft(hop) for hop in sorted(hops)]
     for key in [key for key in speaker.ways if key[0] in hops]:
         del speaker.ways[key]
+
+
+def revised(speaker: Speaker, link: Link, before: BabelLink, now: float) -> None:
+    """What is configured for a link has changed, or its IPv4 address."""
+    given, allowed = link.given, link.given.settings.allowed
+    for neighbour in link.neighbours.values():
+        recost(speaker, neighbour, now)
+        if given.ipv4 == before.ipv4 and allowed == before.settings.allowed:
+            continue
+        for route in list(neighbour.routes.values()):
+            destination = route.destination
+            denied = allowed is not None and Prefix(destination.prefix, destination.length) not in allowed
+            if denied or (given.ipv4 is None and len(route.hop.address) == 4):
+                speaker.flush(route)
+        if given.ipv4 != before.ipv4 and neighbour in speaker.outlets:
+            speaker.dump(speaker.outlets[neighbour], now)  # our IPv4 routes have another next hop
 
 
 def fall(speaker: Speaker, link: Link, now: float) -> None:
@@ -58,6 +82,9 @@ def drop(speaker: Speaker, neighbour: Neighbour, now: float) -> None:
         speaker.note("neighbour-down", f"neighbour {neighbour} is lost", now)
     neighbour.link.neighbours.pop(neighbour.address, None)
     speaker.outlets.pop(neighbour, None)
+    auth = speaker.auths.get(neighbour.link.ifindex)
+    if auth is not None:
+        auth.forget(neighbour.address)  # RFC 8967 section 4.4
     for route in list(neighbour.routes.values()):
         route.metric = route.advertised = INFINITY
         speaker.flush(route)
@@ -71,6 +98,8 @@ def tick(speaker: Speaker, link: Link, now: float) -> None:
             recost(speaker, neighbour, now)
             if neighbour.silent:
                 drop(speaker, neighbour, now)
+        elif neighbour.deadline() == inf and now - neighbour.heard_at > UNSCHEDULED_S:
+            drop(speaker, neighbour, now)
 
 
 def hellos(speaker: Speaker, link: Link, now: float) -> list[bytes]:

@@ -33,8 +33,9 @@ class History:
         self.interval_s = 0.0
         self.deadline = inf
 
-    def hello(self, seqno: int, interval_s: float, now: float) -> None:
-        """One has come (RFC 8966 section A.1); an unscheduled one has interval 0."""
+    def hello(self, seqno: int, interval_s: float, now: float) -> bool:
+        """One has come (RFC 8966 section A.1); an unscheduled one has interval 0. True: its sender started again."""
+        again = False
         if self.length:
             ahead = (seqno - self.expected) & 0xFFFF
             if ahead <= _KEPT:
@@ -44,13 +45,15 @@ class History:
                 self.bits >>= behind
                 self.length = max(self.length - behind, 0)
             else:
-                self.bits = self.length = 0  # it has started again
+                self.bits = self.length = 0
+                again = True
         self._shift(1)
         self.bits |= 1
         self.expected = (seqno + 1) & 0xFFFF
         if interval_s:
             self.interval_s = interval_s
             self.deadline = now + 1.5 * interval_s
+        return again
 
     def tick(self, now: float) -> bool:
         """Writes down what should have come by now; True if anything was missed."""
@@ -115,8 +118,8 @@ class Neighbour:
         return self.link.cost if self.multicast.works or self.unicast.works else INFINITY
 
     def price(self) -> int:
-        """The cost as it is now (RFC 8966 section A.2.1)."""
-        return self.txcost if self.rxcost < INFINITY else INFINITY
+        """The cost as it is now (RFC 8966 section A.2.1). Never 0, whatever was heard: metrics must grow (3.5.2)."""
+        return max(self.txcost, 1) if self.rxcost < INFINITY else INFINITY
 
     def tick(self, now: float) -> None:
         self.multicast.tick(now)

@@ -76,6 +76,7 @@ class Outlet:
         self._window = float(WINDOW)
         self._rtt_s = 0.1
         self._unheard = 0
+        self._lost_at = -inf
         self._deaf_until = -inf
         self._not_before = -inf
         self.dumped_at = -inf
@@ -117,23 +118,29 @@ class Outlet:
             if flight.deadline > now:
                 break
             del self._flights[opaque]
-            self._unheard += 1
+            if flight.sent_at >= self._lost_at:  # what was under way together was lost together, and counts once
+                self._lost_at = now
+                self._unheard += 1
             self._window = max(self._window / 2, _WINDOWS[0])
             self._rtt_s = min(2 * self._rtt_s, 0.5)
-            if self._unheard >= _DEAF_AFTER:
-                self._deaf_until = now + _DEAF_S
-            else:
-                self.pending.update(dict.fromkeys(flight.destinations))
-                self.asks.extend(flight.asks)
-        if now < self._deaf_until:
+            self._again(flight)
+        if self._unheard >= _DEAF_AFTER and self._lost_at == now:
+            self._deaf_until = now + _DEAF_S
+            for flight in self._flights.values():
+                self._again(flight)
             self._flights.clear()
+
+    def _again(self, flight: _Flight) -> None:
+        """A retraction is in no dump: what was not acknowledged must never be forgotten."""
+        self.pending.update(dict.fromkeys(flight.destinations))
+        self.asks.extend(flight.asks)
 
     def deadline(self, now: float) -> float:
         """When `tick` or `packets` has something to do."""
         if self.replies:
             return now
         at = min(self.dump_at, next(iter(self._flights.values())).deadline if self._flights else inf)
-        if (self.asks or self.pending or self._dump is not None) and len(self._flights) < self._window:
+        if (self.asks or self.pending or self._dump is not None) and len(self._flights) < int(self._window):
             at = min(at, now if self.asks and now >= self._deaf_until else max(self._not_before, now))
         return at
 

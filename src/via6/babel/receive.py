@@ -124,8 +124,13 @@ def _tlvs(speaker: Speaker, neighbour: Neighbour, tlvs: list[Tlv], now: float) -
 def _hello(speaker: Speaker, neighbour: Neighbour, tlv: Hello, now: float) -> None:
     history = neighbour.unicast if tlv.unicast else neighbour.multicast
     worked = neighbour.rxcost
-    history.hello(tlv.seqno, tlv.interval_cs / 100, now)
-    if neighbour.rxcost != worked:
+    outlet = speaker.outlets.get(neighbour)
+    if history.hello(tlv.seqno, tlv.interval_cs / 100, now) and outlet is not None:
+        # It has forgotten what it was told; its own request may come while we still tell its former life.
+        outlet.dump_at = min(outlet.dump_at, max(outlet.dumped_at + _DUMP_PAUSE_S, now))
+    if neighbour.rxcost != worked and neighbour.link.hello_at <= now:
+        neighbour.link.until_ihu = 0  # in one packet with the Hello: who does not know us yet ignores an IHU alone
+    elif neighbour.rxcost != worked:
         # It waits for our IHU to know that it is heard, or that it is not.
         speaker.send(neighbour.link, neighbour.address, [adjacency.ihu(neighbour, now)])
     adjacency.recost(speaker, neighbour, now)

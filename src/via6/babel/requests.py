@@ -72,10 +72,11 @@ class Requests:
         found = self._waiting.get(key)
         if found is not None and not newer(ask.seqno, found.seqno):
             if own:
-                if not found.own:
-                    found.own = True
-                    self._set(key, found, at)
-                return False
+                if found.own:
+                    return False
+                found.own = True
+                self._set(key, found, at)
+                return now - found.forwarded_at >= _KEPT_S
             # What we asked ourselves went elsewhere, perhaps: it stands for no copy.
             if now - found.forwarded_at < _KEPT_S:
                 return False
@@ -84,7 +85,8 @@ class Requests:
         if found is None and len(self._waiting) >= KEPT:
             return False
         fresh = self._waiting[key] = _Pending(ask.seqno, own, now, at)
-        fresh.own = own or (found is not None and found.own)
+        if found is not None and found.own:
+            fresh.own, at = True, min(at, found.at)
         self._set(key, fresh, at)
         return True
 

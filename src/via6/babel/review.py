@@ -46,7 +46,7 @@ def review(speaker: Speaker, destination: Destination, now: float) -> None:
     else:
         _without(speaker, destination, now)
     if speaker.requests and state is not None and speaker.requests.satisfied(destination, state[0], state[1]):
-        destination.told = destination.told and (b"", 0, 0)  # somebody waits for this seqno: so it differs
+        destination.told = destination.told and (destination.told[0], 0, -1)  # somebody waits for it: so it differs
     if destination.routes:
         _improve(speaker, destination, now)
     here = best.neighbour.link if best is not None else None
@@ -55,16 +55,18 @@ def review(speaker: Speaker, destination: Destination, now: float) -> None:
         # Split horizon: who is on the link that the route came by hears of it only if it had heard of another way.
         silent = here is not None and here.given.settings.split_horizon
         skip = here if silent and (destination.told is None or there is here) else None
-        _tell(speaker, destination, state, [link for link in speaker.links.values() if link is not skip])
+        _tell(speaker, destination, state, [link for link in speaker.links.values() if link is not skip], now)
     elif state is not None and here is not there:
         # The same in other words to the rest, but the two links have changed their parts.
-        _tell(speaker, destination, state, [link for link in (here, there) if link is not None])
+        _tell(speaker, destination, state, [link for link in (here, there) if link is not None], now)
     elif state is not None and destination.told is not None and state[1] != destination.told[1]:
         # Nobody need hear of it now. But a dump must not say it before the kernel has dropped the backup.
-        _tell(speaker, destination, state, [])
+        _tell(speaker, destination, state, [], now)
 
 
-def _tell(speaker: Speaker, destination: Destination, state: State, links: list[Link]) -> None:
+def _tell(speaker: Speaker, destination: Destination, state: State, links: list[Link], now: float) -> None:
+    if destination.told is not None and (source := destination.source(destination.told[0])) is not None:
+        source.touched = now  # until now it stood for the last Update, which may be older than SOURCE_GC_S
     destination.told = state
     destination.blocked = True
     speaker.unsettled.append((destination, links))
@@ -92,7 +94,7 @@ def _without(speaker: Speaker, destination: Destination, now: float) -> None:
 
 def _improve(speaker: Speaker, destination: Destination, now: float) -> None:
     """Asks for a newer seqno if only an infeasible route is left, or one would be better (RFC 8966 section 3.8.2).
-    Only a neighbour that announces such a route is asked.
+    Only neighbours that announce such a route are asked: all of them when none is left.
 
     A better way is not urgent. Its neighbour may just not have heard of the seqno that we have by a quicker path; who
     asked for a newer one then would do so for ever, and so would all others."""
@@ -109,7 +111,8 @@ def _improve(speaker: Speaker, destination: Destination, now: float) -> None:
                 continue
             destination.improve_at = now + _IMPROVE_S
         seqno = destination.wanted_seqno(route.router_id)
-        speaker.ask(Ask(destination, route.router_id, seqno), route.neighbour, now)
+        only = route.neighbour if best is not None else None
+        speaker.ask(Ask(destination, route.router_id, seqno), only, now)
 
 
 def _way(speaker: Speaker, primary: Hop, backup: Hop | None) -> Way:

@@ -150,7 +150,7 @@ class Speaker:
             link = self.links[given.ifindex] = Link(given, self.chance.getrandbits(16), now)
         elif link.given.address != given.address:
             adjacency.fall(self, link, now)
-        back = not link.given.up
+        back, before = not link.given.up, link.given
         link.given = given
         if back:
             link.hello_at, link.burst = now, 2
@@ -160,8 +160,7 @@ class Speaker:
             self.auths[given.ifindex] = LinkAuth(given.settings.keys, index, given.settings.accept_all, self.chance)
         else:
             auth.change_keys(given.settings.keys, given.settings.accept_all)
-        for neighbour in link.neighbours.values():
-            adjacency.recost(self, neighbour, now)
+        adjacency.revised(self, link, before, now)
 
     def forget_link(self, ifindex: int, now: float) -> None:
         """The interface is gone, or no longer ours."""
@@ -390,14 +389,14 @@ class Speaker:
             ae = AE_IPV4 if destination.size == 4 else AE_IPV6
             outlet.asks.append(encode_route_request(ae, destination.length, destination.prefix))
 
-    def ask(self, ask: Ask, neighbour: Neighbour, now: float) -> None:
-        """A seqno request of our own, unless one is waiting."""
+    def ask(self, ask: Ask, neighbour: Neighbour | None, now: float) -> None:
+        """A seqno request of our own, unless one is waiting. Without a neighbour: to all that announce this origin."""
         if self.requests.ask(ask, now):
             self._send_ask(ask, neighbour, now)
 
     def _send_ask(self, ask: Ask, only: Neighbour | None, now: float) -> None:
-        """To one neighbour and to the next hop in use, which is on the way to the origin for sure; again: to all that
-        announce this origin."""
+        """To one neighbour and to the next hop in use, which is on the way to the origin for sure; again, or when
+        there is no way left: to all that announce this origin (RFC 8966 section 3.8.2.1)."""
         destination = ask.destination
         for route in destination.routes:
             if route.router_id != ask.router_id or route.advertised >= INFINITY:
@@ -456,6 +455,8 @@ class Speaker:
         """Forgets feasibility distances that nobody needed for a while, some at a time (RFC 8966 section 3.5.5)."""
         for checked, destination in enumerate(self._gc, 1):
             sources = destination.sources
+            if destination.guard is not None and destination.guard.until <= now and not destination.routes:
+                self.dirty[destination] = None
             if any(source.touched < now - SOURCE_GC_S for source in sources):
                 best = destination.selected
                 destination.sources = [

@@ -192,7 +192,8 @@ class Destination:
     @property
     def idle(self) -> bool:
         """Nothing is left to remember."""
-        return not (self.routes or self.sources or self.way or self.told or self.blocked) and self.own is None
+        kept = self.routes or self.sources or self.way or self.told or self.blocked or self.guard
+        return not kept and self.own is None
 
 
 def _rank(route: Route, best: Route) -> tuple[bool, int, Hop]:

@@ -48,7 +48,9 @@ _TURN_S: Final = 0.1  # of the speaker's work, then it listens again
 _DEAF_S: Final = 0.5  # a flood does not stop the clock for longer
 _REVIEW_S: Final = 10.0  # sysctls are looked at again
 _ADDRESS_S: Final = 5.0
-_DECIDE_SHARE: Final = 10.0  # what is announced is worked out again no sooner than this many times what it took
+_DECIDE_SHARE: Final = 3.0  # what is announced is worked out again no sooner than this many times what it took
+_BURST_S: Final = 0.01  # and when nothing has changed for this long,
+_BURSTS_S: Final = 0.15  # or this long after the first change
 
 Say = Callable[[str], None]
 
@@ -84,6 +86,7 @@ class Babel:
         self._review_at = now
         self._undecided = False
         self._decide_at = now
+        self._burst_until = now
         self._changed: Callable[[Iterable[Prefix]], None] | None = None
         self._bare: dict[int, float] = {}
         self._tunnels: set[int] = set()
@@ -260,7 +263,10 @@ class Babel:
             self._follow_links(now)
             self._seen = (view.generation, alive, id(self._engine.view))
             self._review_at = now
-            self._undecided = True
+            if not self._undecided:
+                self._undecided = True
+                self._burst_until = now + _BURSTS_S
+            self._decide_at = max(self._decide_at, min(now + _BURST_S, self._burst_until))
         if self._undecided and self._decide_at <= now:
             # With a hundred thousand exported routes this takes a while; a link that wakes up has three events.
             self._undecided = False
