@@ -375,7 +375,7 @@ def _start(lab: Lab, router: Router, static: bool, link_detect: bool) -> None:
     else:
         text = speakers.bird_config(top, router)
         if static:
-            text = text.replace("protocol kernel { ipv4 { import none;", "protocol kernel { learn; ipv4 { import all;")
+            text = text.replace("protocol kernel {", "protocol kernel { learn;").replace("import none;", "import all;")
             text = text.replace("RTS_DEVICE, RTS_BABEL", "RTS_DEVICE, RTS_INHERIT, RTS_BABEL")
         words = [speakers.program(kind), "-f", "-c", str(config), "-s", socket]
     config.write_text(text)

@@ -10,12 +10,14 @@ lost packet to the first that arrives again. With many routes the same router an
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import socket
 import statistics
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from socket import if_nametoindex
 from typing import Final
@@ -46,6 +48,8 @@ from via6.model import PROTO_STATIC, Burst, NextHop, Plan, Route, RouteBlock
 from via6.prefix import Prefix, format_address
 
 RATE: Final = 1000
+_STEADY_S: Final = 2.0
+_WHOLE: Final = 0.95
 _PORT: Final = 4711
 _NUMBER: Final = struct.Struct("=I")
 _RING: Final = [("r1", "r2"), ("r2", "r3"), ("r3", "r4"), ("r4", "r1")]
@@ -54,7 +58,7 @@ _RING: Final = [("r1", "r2"), ("r2", "r3"), ("r3", "r4"), ("r4", "r1")]
 @dataclass(frozen=True)
 class Case:
     """`how`: carrier or silent. `successor`: the stream goes to r3's island, else to r2's. `hello_ms` 0: as the
-    program does by itself."""
+    program does by itself. `longest_s`: a try ends when the stream is whole again, and after so long at the latest."""
 
     kind: str
     how: str = "carrier"
@@ -62,7 +66,7 @@ class Case:
     routes: int = 0
     hello_ms: int = 0
     tries: int = 3
-    longest_s: float = 6.0
+    longest_s: float = 10.0
     link_detect: bool = False
 
 
@@ -102,8 +106,8 @@ def _send(to: str, stop: int) -> list[float]:
                 continue
 
 
-def _receive(stop: int) -> set[int]:
-    """The numbers that arrived."""
+def _receive(stop: int, count: mmap.mmap) -> set[int]:
+    """The numbers that arrived; how many there are so far stands in `count`."""
     into = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     into.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
     into.bind(("0.0.0.0", _PORT))
@@ -113,6 +117,7 @@ def _receive(stop: int) -> set[int]:
     while True:
         try:
             found.add(_NUMBER.unpack(into.recv(16))[0])
+            count[:4] = _NUMBER.pack(len(found))
         except TimeoutError:
             try:
                 if os.read(stop, 1) == b"":
@@ -126,9 +131,23 @@ class Stream:
 
     def __init__(self, lab: Lab, source: str, target: str) -> None:
         address = format_address(lab.topology.host[target].address)
-        self._receiver = inside_node(lab, target, _receive)
+        self._count = mmap.mmap(-1, _NUMBER.size)
+        self._receiver = inside_node(lab, target, lambda stop: _receive(stop, self._count))
         time.sleep(0.2)
         self._sender = inside_node(lab, source, lambda stop: _send(address, stop))
+
+    def wait_steady(self, longest_s: float) -> None:
+        """Waits until for the last `_STEADY_S`, which begin now at the soonest, the stream came nearly whole."""
+        end = time.monotonic() + longest_s
+        marks: deque[tuple[float, int]] = deque()
+        while (now := time.monotonic()) < end:
+            marks.append((now, _NUMBER.unpack(self._count[:])[0]))
+            while now - marks[0][0] > _STEADY_S + 0.1:
+                marks.popleft()
+            seconds, came = now - marks[0][0], marks[-1][1] - marks[0][1]
+            if seconds >= _STEADY_S and came >= _WHOLE * RATE * seconds:
+                return
+            time.sleep(0.05)
 
     def end(self) -> tuple[list[float], list[int]]:
         """(when each left, the numbers that did not arrive)."""
@@ -186,19 +205,20 @@ def measure(case: Case) -> list[Row]:
         if not wait_for(lambda: _whole(paths, readers, case), 240, 1.0):
             raise SystemExit(f"{case.kind}: routes are missing: {[reader.usable(24) for reader in readers]}")
     time.sleep(3 if case.kind == OURS else 8)
-    outages, counts, spoilt = [], [], 0
+    outages, counts, spoilt, endless = [], [], 0, 0
     for _ in range(case.tries):
-        seconds, lost = _try(lab, case, target, wires)
+        seconds, lost, back = _try(lab, case, target, wires)
         outages.append(seconds)
         counts.append(lost)
+        endless += not back
         time.sleep(1.0)
         if not wait_for(lambda: _whole(paths, readers, case), 120, 0.5):
             spoilt += 1
             break
-        time.sleep(4.0 if case.kind == OURS else 10.0)
+        time.sleep(2.0 if case.kind == OURS else 6.0)
     more = extra(
         lost=statistics.median(counts), worst_ms=1000 * max(outages), all_lost=counts, tries=len(counts),
-        unhealed=spoilt, r1_cpu_s=cpu_s(lab.daemons["r1"]),
+        unhealed=spoilt, endless=endless, r1_cpu_s=cpu_s(lab.daemons["r1"]),
     )  # fmt: skip
     mb = memory_mb(lab.daemons["r1"])
     if any(daemon.poll() is not None for daemon in lab.daemons.values()):
@@ -210,8 +230,8 @@ def measure(case: Case) -> list[Row]:
     return [Row(what, name, case.routes or 10, statistics.median(outages), mb, more)]
 
 
-def _try(lab: Lab, case: Case, target: str, wires: dict[str, Wire]) -> tuple[float, int]:
-    """(seconds of outage, packets lost) of one cut."""
+def _try(lab: Lab, case: Case, target: str, wires: dict[str, Wire]) -> tuple[float, int, bool]:
+    """(seconds of outage, packets lost, whether the stream came back before the link did) of one cut."""
     near = "r1"
     far = _towards(lab, target)
     cable = cable_between(lab, near, far)
@@ -219,10 +239,10 @@ def _try(lab: Lab, case: Case, target: str, wires: dict[str, Wire]) -> tuple[flo
     stream = Stream(lab, "r1-h", target)
     time.sleep(1.0)
     silence(lab, cable) if silent else wires[far].cut(near, far)
-    time.sleep(case.longest_s)
+    stream.wait_steady(case.longest_s)
     times, lost = stream.end()
     unsilence(lab, cable) if silent else wires[far].heal(near, far)
-    return outage(times, lost), len(lost)
+    return outage(times, lost), len(lost), not lost or lost[-1] < len(times) - 1
 
 
 def idle(kind: str, seconds: float) -> list[Row]:

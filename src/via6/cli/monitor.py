@@ -61,7 +61,7 @@ def _between(row: dict[str, Any]) -> str:
 
 def question(words: Sequence[str]) -> dict[str, Any]:
     """What to send; raises Refusal."""
-    kinds = [what(word) for word in words]
+    kinds = [what(word, "monitor", "interface, neighbour and route") for word in words]
     if "source" in kinds:
         raise Refusal("sources are not monitored", "`via6 show source` shows them", USAGE)
     return {"monitor": sorted(set(kinds)) or True}

@@ -104,13 +104,13 @@ def understood(words: Sequence[str], family: int | None) -> list[dict[str, Any]]
     return [question]
 
 
-def what(word: str) -> str:
+def what(word: str, verb: str = "show", kinds: str = "interface, neighbour, route and source") -> str:
     """The kind that a word names or begins; raises Refusal."""
     found = {kind for name, kind in _WHAT.items() if name.startswith(word)} if word else set()
     if len(found) != 1:
         raise Refusal(
-            f"via6 show does not know {word!r}",
-            "it knows interface, neighbour, route and source; what the kernel has is shown by `via6 route`",
+            f"via6 {verb} does not know {word!r}",
+            f"it knows {kinds}; what the kernel has is shown by `via6 route`",
             USAGE,
         )
     return found.pop()

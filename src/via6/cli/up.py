@@ -101,6 +101,11 @@ def _describe(problem: Problem) -> str:
     return f"{option}: {problem.message}"
 
 
+def _remedy(problem: Problem) -> str:
+    """Interfaces are words here, and no list of a file."""
+    return "names, or patterns in quotes: via6 up eth1 'wg*'" if problem.place == "babel.interfaces" else problem.remedy
+
+
 def config_of(args: argparse.Namespace) -> Config:
     """The configuration, its key files read. Warnings go to stderr. Raises Refusal with all mistakes."""
     if args.masquerade and not args.gateway:
@@ -109,10 +114,10 @@ def config_of(args: argparse.Namespace) -> Config:
     errors = [problem for problem in problems if problem.severity == "error"]
     if found is None or errors:
         *first, last = errors
-        lines = [f"{_describe(problem)}\n  {problem.remedy}" for problem in first]
-        raise Refusal("\n".join([*lines, _describe(last)]), last.remedy, USAGE)
+        lines = [f"{_describe(problem)}\n  {_remedy(problem)}" for problem in first]
+        raise Refusal("\n".join([*lines, _describe(last)]), _remedy(last), USAGE)
     for problem in problems:
-        print(f"via6: warning: {_describe(problem)}\n  {problem.remedy}", file=sys.stderr)
+        print(f"via6: warning: {_describe(problem)}\n  {_remedy(problem)}", file=sys.stderr)
     return with_keys(found)
 
 

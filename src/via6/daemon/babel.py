@@ -21,13 +21,15 @@ from typing import Final
 
 from via6 import policy
 from via6.babel import info
-from via6.babel.model import BabelLink, Hop, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
-from via6.babel.source import NAME, SLOTS, BabelSource
+from via6.babel.model import BabelLink, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
+from via6.babel.source import NAME, BabelSource
 from via6.babel.speaker import Speaker, SpeakerSettings
 from via6.collect.icmp_source import icmp_source_ok
+from via6.collect.local import sysctl
 from via6.collect.wireguard import babel_findings, is_wireguard
 from via6.config import Config
 from via6.daemon.address import NodeAddress
+from via6.daemon.adopted import Adopted
 from via6.daemon.forwarding import Forwarding
 from via6.daemon.gateway import Gateway
 from via6.daemon.hosts import HostWatch, Prober
@@ -38,10 +40,9 @@ from via6.engine import Engine
 from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
-from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, PROTO_VIA6, KernelEvent, Link, Snapshot
+from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, KernelEvent, Link, Snapshot
 from via6.prefix import Prefix, is_link_local, mask
 
-_GRACE_S: Final = 15.0
 _REFUSALS_S: Final = 1.0
 _REFUSALS: Final = 10_000
 _TURN_S: Final = 0.1  # of the speaker's work, then it listens again
@@ -76,10 +77,9 @@ class Babel:
         self._hosts = HostWatch(config.hosts, snapshot, now)
         self._prober = Prober()
         self._source = BabelSource(config.babel.kernel_metric, None)
-        self._adopted = _adopted(snapshot, config.babel.kernel_metric)
-        self._complete = False
+        self._adopted: Adopted | None = Adopted(snapshot, config.babel.kernel_metric, now)
+        self._started_at = now
         self._deaf_at = inf
-        self._grace_until = now + _GRACE_S if any(self._adopted.values()) else now
         self._links: dict[int, BabelLink] = {}
         self._seen: object = None
         self._decision: policy.Decision | None = None
@@ -100,7 +100,11 @@ class Babel:
         )
         self._warn_at_start(settings)
         self.speaker = Speaker(
-            settings, random.SystemRandom(), distances=self._identity.load_distances(), adopted=self._adopted, now=now
+            settings,
+            random.SystemRandom(),
+            distances=self._identity.load_distances(),
+            adopted=self._adopted.hops,
+            now=now,
         )
 
     def _warn_at_start(self, settings: SpeakerSettings) -> None:
@@ -203,7 +207,7 @@ class Babel:
     def _settle(self, now: float) -> None:
         """Lets Updates leave if the kernel is where the speaker thinks."""
         fib = self._engine.fib
-        if self._complete and not fib.needs_dump and not fib.counts().get("stale"):
+        if self._adopted is None and not fib.needs_dump and not fib.counts().get("stale"):
             self.speaker.settled(now)
 
     def _refusals(self, now: float) -> None:
@@ -219,19 +223,12 @@ class Babel:
         self.speaker.refuse(self._refused, now)
 
     def _complete_by(self, now: float) -> None:
-        if self._complete:
+        if self._adopted is None or self._adopted.awaited(self.speaker.table, now):
             return
-        missing = any(hop and not self._is_learnt(prefix) for prefix, hop in self._adopted.items())
-        if missing and now < self._grace_until:
-            return
-        self._complete = True
-        self._adopted = {}
+        self._adopted = None
+        self._review_at = now
         self._engine.complete(NAME)
         pump(self._engine.fib, self._kernel, time.monotonic)
-
-    def _is_learnt(self, prefix: Prefix) -> bool:
-        destination = self.speaker.table.find(prefix.packed, prefix.length)
-        return destination is not None and (destination.selected is not None or destination.own is not None)
 
     def _send(self, now: float) -> None:
         if self.speaker.seqno != self._identity.seqno:
@@ -246,7 +243,7 @@ class Babel:
         at = min(self.speaker.deadline(now), self._hosts.deadline(), self._review_at)
         if self._undecided:
             at = min(at, max(self._decide_at, now))
-        return at if self._complete else min(at, max(self._grace_until, now))
+        return at if self._adopted is None else min(at, self._adopted.deadline(now))
 
     # --- what the node is ------------------------------------------------------------------------------------------
 
@@ -266,7 +263,8 @@ class Babel:
             if not self._undecided:
                 self._undecided = True
                 self._burst_until = now + _BURSTS_S
-            self._decide_at = max(self._decide_at, min(now + _BURST_S, self._burst_until))
+            if self._decision is not None:
+                self._decide_at = max(self._decide_at, min(now + _BURST_S, self._burst_until))
         if self._undecided and self._decide_at <= now:
             # With a hundred thousand exported routes this takes a while; a link that wakes up has three events.
             self._undecided = False
@@ -277,7 +275,7 @@ class Babel:
         if self._review_at <= now:
             self._review_at = now + _REVIEW_S
             self._complain_of_links(now)
-            self._tell_all(self._forwarding.cover(*self._forwarders()))
+            self._tell_all(self._forwarding.cover(*self._forwarders(), keep=self._adopted is not None))
 
     def _decide(self, alive: frozenset[Prefix], now: float) -> None:
         view, statics = self._engine.view, self._engine.statics()
@@ -338,10 +336,17 @@ class Babel:
         for ifindex, since in self._bare.items():
             link = self._engine.view.links.get(ifindex)
             if link is not None and link.carrier and now - since > _ADDRESS_S:
-                self._once(
-                    f"{link.name} has no link-local address, so Babel cannot be spoken there: `ip link set {link.name}"
-                    f" addrgenmode eui64`, or `ip addr add fe80::1/64 dev {link.name}` with an address of its own"
+                off = f"net/ipv6/conf/{link.name}/disable_ipv6"
+                remedy = (
+                    f"`ip link set {link.name} addrgenmode eui64`, or `ip addr add fe80::1/64 dev {link.name}` with"
                 )
+                remedy += " an address of its own"
+                if sysctl(off) == 1:
+                    remedy = f"`sysctl -w {off}=0`"
+                self._once(f"{link.name} has no link-local address, so Babel cannot be spoken there: {remedy}")
+        if not self._links and not self._bare and now - self._started_at > _ADDRESS_S:
+            assert self._config.babel is not None
+            self._once(f"no interface fits {', '.join(self._config.babel.interfaces)} yet: Babel waits for one")
 
     def _join(self, given: BabelLink, now: float) -> None:
         problem = self.socket.join(given.ifindex, given.address)
@@ -352,6 +357,9 @@ class Babel:
             keys = ", ".join(key.name for key in given.settings.keys)
             how = f"authenticated with {keys}" if keys else "WITHOUT a key: whoever is on this link can change routes"
             self._say(f"{given.name}: Babel, cost {given.settings.cost}, {how}")
+            master = self._engine.view.links.get(self._engine.view.links[given.ifindex].master)
+            if master is not None and master.kind == "bridge":
+                self._once(f"{given.name} is a port of {master.name}, which takes its packets: speak on {master.name}")
         self._links[given.ifindex] = given
         self.speaker.link_changed(given, now)
 
@@ -418,7 +426,7 @@ class Babel:
     def retract(self) -> None:
         """Tells the neighbours that we go; the routes stay until `leave`, for what is under way."""
         now = time.monotonic()
-        problem = self._identity.save_distances(info.sources(self.speaker, now))
+        problem = self._identity.save_distances(info.kept_sources(self.speaker, now))
         if problem:
             self._say(problem)
         self.speaker.leave(now)
@@ -428,7 +436,7 @@ class Babel:
 
     def keep(self) -> None:
         """Leaves without a word to the neighbours: the next run goes on where this one stopped."""
-        problem = self._identity.save_distances(info.sources(self.speaker, time.monotonic()))
+        problem = self._identity.save_distances(info.kept_sources(self.speaker, time.monotonic()))
         if problem:
             self._say(problem)
 
@@ -452,20 +460,3 @@ class Babel:
         if line not in self._said and len(self._said) < 1000:
             self._said.add(line)
             self._say(line)
-
-
-def _adopted(snapshot: Snapshot, metric: int) -> dict[Prefix, Hop | None]:
-    """What an earlier run of ours still has in the kernel: the next hop that is in use, None for what it holds
-    unreachable."""
-    found: dict[Prefix, Hop | None] = {}
-    blocks = [b for b in snapshot.routes.blocks if b.template.protocol == PROTO_VIA6]
-    for slot in reversed(range(SLOTS)):
-        for block in blocks:
-            template = block.template
-            if template.metric != metric + slot:
-                continue
-            hops = template.next_hops
-            via = hops[0].via if len(hops) == 1 else None
-            hop = Hop(hops[0].ifindex, via) if via is not None else None
-            found.update((Prefix(destination, template.prefix.length), hop) for destination in block.destinations)
-    return found

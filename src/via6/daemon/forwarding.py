@@ -45,14 +45,18 @@ class Forwarding:
     def __init__(self, sysctls: Sysctls) -> None:
         self._sysctls = sysctls
 
-    def cover(self, links: Iterable[int], hosts: Iterable[int] = ()) -> list[str]:
+    def cover(self, links: Iterable[int], hosts: Iterable[int] = (), *, keep: bool = False) -> list[str]:
         """Makes it so for these interfaces (ifindex) and for no other: `links` to routers, `hosts` whose connected
         prefix is announced. To be called with the whole set when it changes, and now and then, for others write
         sysctls as well (systemd-udevd does so for each new interface): costs some reading where nothing has changed.
-        What cannot be set is told, a line each; nothing is raised."""
+        What cannot be set is told, a line each; nothing is raised. `keep`: nothing is given back yet, for a node that
+        has just started again does not know yet what it forwards."""
         there = {index for index, _ in socket.if_nameindex()}
         routers = set(links) & there
         wanted = routers | (set(hosts) & there)
+        if keep:
+            routers |= {i for i in self._ours_on(_FILTER) & there if not _number(of_link(i, _FILTER))}
+            wanted |= self._ours_on(_FORWARDING) & there
         problems: list[str] = []
         steps: list[Callable[[], list[str]]] = [
             lambda: self._forget_gone(there),
@@ -121,6 +125,9 @@ class Forwarding:
             values[name_all] = "0"
         values.update({of_link(i, key): "0" for i in sorted(low)})
         return problems + self._sysctls.change(values)
+
+    def _ours_on(self, key: str) -> set[int]:
+        return {int(name.partition(" ")[0]) for name in self._ours(key)}
 
     def _ours(self, key: str) -> list[str]:
         """What we have changed of this key on interfaces."""

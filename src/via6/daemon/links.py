@@ -273,10 +273,20 @@ def _taken(port: int) -> Refusal:
             f"another program has UDP port {port} here, which Babel needs", f"`ss -lunp sport = :{port}` names it"
         )
     pid, name = holder
+    unit = _unit(pid)
+    how = f"systemctl stop {unit}" if unit else f"kill {pid}"
     return Refusal(
         f"{name} (pid {pid}) has UDP port {port} here: there is one Babel speaker per network namespace",
-        f"stop it first (`systemctl stop {name}`, or kill {pid}), or run via6 in another namespace (-n)",
+        f"stop it first (`{how}`), or run via6 in another namespace (-n)",
     )
+
+
+def _unit(pid: int) -> str:
+    """The systemd service a process belongs to, or ''."""
+    with contextlib.suppress(OSError):
+        last = Path(f"/proc/{pid}/cgroup").read_text().strip().rpartition("/")[2]
+        return last if last.endswith(".service") and not last.startswith("user@") else ""
+    return ""
 
 
 def _holder(port: int) -> tuple[int, str] | None:

@@ -86,7 +86,8 @@ class FibLock:
         if pid:
             raise Refusal(
                 f"another via6 (pid {pid}) keeps the routes here; {self._purpose} would fight it",
-                f"change its file and `kill -HUP {pid}`, or stop it first with `kill {pid}`",
+                ("change its file and `kill -HUP {0}`, or " if _has_file(pid) else "").format(pid)
+                + f"stop it first with `kill {pid}`",
             )
 
     def __enter__(self) -> FibLock:
@@ -107,3 +108,12 @@ class FibLock:
         with contextlib.suppress(OSError):
             while True:
                 self._socket.accept()[0].close()
+
+
+def _has_file(pid: int) -> bool:
+    """Whether that via6 was given a configuration file: `via6 up` was not."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"run" in file.read().split(b"\0")
+    except OSError:
+        return True

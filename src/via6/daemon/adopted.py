@@ -1,0 +1,63 @@
+"""What an earlier run of ours has left in the kernel, and for how long it is waited for.
+
+Those routes carry on while the neighbours tell their tables again. Nothing of it is deleted, and nothing of what was
+learnt is announced, until each route has been learnt anew, and its standing backup, too, or some seconds have passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from via6.babel.model import Hop
+from via6.babel.source import SLOTS
+from via6.babel.table import Table
+from via6.model import PROTO_VIA6, Snapshot
+from via6.prefix import Prefix
+
+_GRACE_S: Final = 15.0
+_BACKUPS_S: Final = 5.0  # two Hellos and a table
+
+
+class Adopted:
+    """`hops`: per prefix the next hop that is in use, None for what that run held unreachable."""
+
+    def __init__(self, snapshot: Snapshot, metric: int, now: float) -> None:
+        self.hops: dict[Prefix, Hop | None] = {}
+        for slot in reversed(range(SLOTS)):
+            self.hops.update(_in_slot(snapshot, metric + slot))
+        self._backed = frozenset(prefix for prefix, hop in _in_slot(snapshot, metric + 1) if hop is not None)
+        self._hops_until = now + _GRACE_S if any(self.hops.values()) else now
+        self._backups_until = now + _BACKUPS_S if self._backed else now
+
+    def awaited(self, table: Table, now: float) -> bool:
+        """Something is still missing that may come."""
+        if now < self._hops_until and any(hop and not _is_learnt(table, p) for p, hop in self.hops.items()):
+            return True
+        return now < self._backups_until and any(not _is_backed(table, prefix) for prefix in self._backed)
+
+    def deadline(self, now: float) -> float:
+        """When the next of the two times is over."""
+        return max(self._backups_until if self._backups_until > now else self._hops_until, now)
+
+
+def _is_learnt(table: Table, prefix: Prefix) -> bool:
+    destination = table.find(prefix.packed, prefix.length)
+    return destination is not None and (destination.selected is not None or destination.own is not None)
+
+
+def _is_backed(table: Table, prefix: Prefix) -> bool:
+    destination = table.find(prefix.packed, prefix.length)
+    return destination is not None and destination.way is not None and destination.way.backup is not None
+
+
+def _in_slot(snapshot: Snapshot, metric: int) -> Iterator[tuple[Prefix, Hop | None]]:
+    for block in snapshot.routes.blocks:
+        template = block.template
+        if template.protocol != PROTO_VIA6 or template.metric != metric:
+            continue
+        hops = template.next_hops
+        via = hops[0].via if len(hops) == 1 else None
+        hop = Hop(hops[0].ifindex, via) if via is not None else None
+        for destination in block.destinations:
+            yield Prefix(destination, template.prefix.length), hop
