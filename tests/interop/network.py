@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx
 import pytest
@@ -186,17 +186,29 @@ def _of_bird(lab: Lab, node: str) -> Table:
     return {prefix: int(metric) for prefix, metric in _BIRD_ROUTE.findall(done.stdout)}
 
 
-def fib(lab: Lab, node: str) -> dict[str, tuple[str, str]]:
-    """What the kernel of a router does with packets to each foreign prefix: (family of the next hop, the neighbour)."""
+class Hop(NamedTuple):
+    """The next hop of a route in the kernel; `protocol` is the number that says whose route it is."""
+
+    family: str
+    neighbour: str
+    protocol: int
+
+
+_PROTOCOL = {"via6": 46, "babeld": 42, "babeld-13": 42, "bird": 12, "bird3": 12}  # RTPROT_BABEL 42, RTPROT_BIRD 12
+
+
+def fib(lab: Lab, node: str) -> dict[str, Hop]:
+    """What the kernel of a router does with packets to each foreign prefix."""
     far = {device: port.router for device, port, _ in lab.topology.ports[node]}
-    found: dict[str, tuple[str, str]] = {}
-    for route in json.loads(lab.exec(node, ["ip", "-4", "-j", "route"]).stdout or "[]"):
-        if route.get("type", "unicast") != "unicast" or ("via" not in route and "gateway" not in route):
+    found: dict[str, Hop] = {}
+    for route in json.loads(lab.exec(node, ["ip", "-4", "-N", "-j", "route"]).stdout or "[]"):
+        if route.get("type", "1") not in ("1", "unicast") or ("via" not in route and "gateway" not in route):
             continue
         prefix = route["dst"] if "/" in route["dst"] else f"{route['dst']}/32"
         via = route.get("via") or {"family": "inet"}
         # `ip` prints the route with the lowest metric first, and that is the one that counts.
-        found.setdefault(prefix, (via["family"], far.get(route["dev"], route["dev"])))
+        hop = Hop(via["family"], far.get(route["dev"], route["dev"]), int(route["protocol"]))
+        found.setdefault(prefix, hop)
     return found
 
 
@@ -235,12 +247,13 @@ def settle(
     apart: Collection[str] = (),
     patience_s: float = PATIENCE_S,
 ) -> float:
-    """Waits until every speaker's metrics are those of the shortest paths and its kernel has those routes, each with
-    an IPv6 next hop. Returns the seconds it took; fails with the first router that differs."""
+    """Waits until every speaker's metrics are those of the shortest paths and its kernel has those routes: its own,
+    each with an IPv6 next hop that is the next router of a shortest path, so that there is no loop. Returns the seconds
+    it took; fails with the first router that differs."""
     wanted = shortest(lab.topology, without, gone, apart)
     began = time.monotonic()
     while True:
-        fault = next(filter(None, (_fault(lab, node, table) for node, table in wanted.items())), "")
+        fault = next(filter(None, (_fault(lab, node, wanted) for node in wanted)), "")
         if not fault:
             return time.monotonic() - began
         if time.monotonic() > began + patience_s:
@@ -248,16 +261,23 @@ def settle(
         time.sleep(0.1)
 
 
-def _fault(lab: Lab, node: str, wanted: Table) -> str:
-    who = f"{node} ({lab.topology.router[node].software})"
+def _fault(lab: Lab, node: str, tables: dict[str, Table]) -> str:
+    router, wanted = lab.topology.router[node], tables[node]
+    who = f"{node} ({router.software})"
     had = metrics(lab, node)
     if had != wanted:
         return f"{who} has {_difference(had, wanted)}"
     kernel = fib(lab, node)
     if kernel.keys() != wanted.keys():
         return f"the kernel of {who} has {sorted(kernel.keys() ^ wanted.keys())} too many or too few"
-    families = {family for family, _ in kernel.values()}
-    return "" if families <= {"inet6"} else f"the kernel of {who} has next hops of {families}"
+    costs = {port.router: 96 * cable.cost for _, port, cable in lab.topology.ports[node]}
+    for prefix, hop in kernel.items():
+        if (hop.family, hop.protocol) != ("inet6", _PROTOCOL[router.software]):
+            return f"the kernel of {who} has {prefix} with {hop}"
+        # From the neighbour it is what is left of the metric; nothing if the prefix is its own.
+        if tables.get(hop.neighbour, {}).get(prefix, 0) != wanted[prefix] - costs.get(hop.neighbour, 0):
+            return f"the kernel of {who} has {prefix} by {hop.neighbour}, where no shortest path leads"
+    return ""
 
 
 def _difference(had: Table, wanted: Table) -> str:

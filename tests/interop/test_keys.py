@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from interop.network import PEERS, in_sandbox, need_peers, network, running, settle
+from interop.network import PATIENCE_S, PEERS, in_sandbox, need_peers, network, running, settle
+from via6.daemon import client
 from via6.lab.namespaces import Lab
 
 pytestmark = pytest.mark.root
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.root
 ONE = "hmac-sha256 " + "0123456789abcdef" * 4
 OTHER = "blake2s128 " + "fedcba9876543210" * 2
 CENTRE = "r1"
+MANY = 60
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,6 +46,34 @@ def change_keys(lab: Lab, *keys: str) -> None:
     lines = "".join(f"k{number} {key}\n" for number, key in enumerate(keys))
     (lab.folder / f"{CENTRE}.key").write_text(lines)
     lab.daemons[CENTRE].kill(signal.SIGHUP)
+
+
+def bad_macs(lab: Lab) -> tuple[int, int]:
+    """(packets with a wrong MAC that the centre has counted, lines of its log about them)."""
+    with lab.inside(CENTRE):
+        lines = [line for some in client.ask({"show": "status"}) for line in some]
+    log = (lab.folder / f"{CENTRE}.log").read_text()
+    return json.loads(lines[0])["counters"].get("bad-mac", 0), log.count("bad mac in a packet from fe80::")
+
+
+def test_wrong_keys_are_counted_and_now_and_then_said() -> None:
+    """Four neighbours of other programs sign with another key, three times a second each."""
+
+    def work() -> None:
+        topology = star()
+        others = [router.name for router in topology.routers if router.key == OTHER]
+        with running(topology) as lab:
+            settle(lab, "the one key", apart=others)
+            began = time.monotonic()
+            while bad_macs(lab)[0] < MANY and time.monotonic() < began + PATIENCE_S:
+                time.sleep(0.1)
+            counted, said = bad_macs(lab)
+            assert counted >= MANY
+            # Once per kind of fault and ten seconds; the daemon runs a little longer than this has waited.
+            assert 1 <= said <= 2 + (time.monotonic() - lab.started_s) / 10
+            settle(lab, "none of it was heard", apart=others)
+
+    in_sandbox(work)
 
 
 def test_keys_match_and_mismatch_and_change() -> None:

@@ -89,3 +89,27 @@ def test_a_pair(peer: str) -> None:
     """Nobody else is there to help: via6 - peer - via6 - peer."""
     topology = mixed(network(line(4), seed=5), ("via6", peer), 0)
     tell(in_sandbox(lambda: through_it_all(topology, ("r2", "r3"))))
+
+
+MIXES = (("via6", "babeld"), ("via6", "bird"), ("via6", "babeld", "bird"), ("via6", "babeld-13", "bird3"))
+
+
+@pytest.mark.parametrize("kinds", MIXES, ids="+".join)
+@pytest.mark.parametrize("shape", ["line", "ring", "grid"])
+def test_every_mix_on_every_shape(shape: str, kinds: Collection[str]) -> None:
+    """It starts, a link fails and heals. What else may happen to it, the other tests have."""
+    links = {"line": line(4), "ring": ring(5), "grid": grid(3)}[shape]
+    topology = mixed(network(links, seed=len(links)), kinds, len(kinds))
+    link = links[len(links) // 2]
+
+    def work() -> None:
+        with running(topology) as lab:
+            settle(lab, "start")
+            take_down(lab, link)
+            settle(lab, f"{link} down", without=[link])
+            take_up(lab, link)
+            settle(lab, f"{link} up")
+            all_pairs(lab)
+            assert not lab.troubles()
+
+    in_sandbox(work)

@@ -249,7 +249,7 @@ def test_files_of_the_tree_that_are_named_exist() -> None:
     folders = "docs|examples|packaging|scripts|src|tests|bench"
     for path in (*PROSE, *WRITTEN.values()):
         text = unroffed(path.read_text())
-        for name in re.findall(rf"(?<![\w/.])((?:{folders})/[\w./-]*\w)", text):
+        for name in re.findall(rf"(?<![\w/.])((?:{folders})/[\w./@-]*\w)", text):
             assert (ROOT / name).exists(), f"{path.name}: {name}"
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from via6.lab.namespaces import Lab
 
 _STOP_S: Final = 5.0
+_RTPROT_BABEL: Final = 42
 
 
 @dataclass
@@ -112,13 +113,17 @@ def _via6_static(lab: Lab, router: Router, routes: tuple[StaticRoute, ...]) -> D
 
 def _babeld(lab: Lab, router: Router, _routes: tuple[StaticRoute, ...]) -> Daemon:
     from via6.lab import speakers
+    from via6.lab.namespaces import ip_program
 
     path = speakers.program(router.software)
     stem = lab.folder / router.name
     stem.with_suffix(".conf").write_text(speakers.babeld_config(lab.topology, router))
     control = control_socket(lab.folder, router.name)
-    for left in (stem.with_suffix(".pid"), control):
-        left.unlink(missing_ok=True)  # babeld does not start where one was killed
+    pid_file = stem.with_suffix(".pid")
+    if pid_file.exists():  # one was killed here: babeld does not start then, and takes its stale routes for good ones
+        lab.exec(router.name, [ip_program(), "-4", "route", "flush", "proto", str(_RTPROT_BABEL)])
+    for left in (pid_file, control):
+        left.unlink(missing_ok=True)
     argv = [path, "-c", f"{stem}.conf", "-I", f"{stem}.pid", "-S", f"{stem}.state", "-G", str(control)]
     with lab.inside(router.name):
         return spawn(argv, lab.folder / f"{router.name}.log")

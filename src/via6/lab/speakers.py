@@ -74,7 +74,7 @@ def control_program(bird: str) -> str:
 
 
 def bird_version(path: str) -> tuple[int, ...]:
-    """(2, 17, 5) of `BIRD version 2.17.5`; empty if it does not say."""
+    """(2, 17, 6) of `BIRD version 2.17.6`; empty if it does not say."""
     try:
         done = subprocess.run(
             [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TRY_S, check=False
