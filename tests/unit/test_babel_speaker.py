@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from speaker_support import OWN, A, B, Bench, P, Peer, us
+from via6.babel import info
 from via6.babel.model import Hop, HopLeft, LinkSettings, RouteChange
 from via6.babel.source import BabelSource
 from via6.babel.wire import (
@@ -17,6 +18,7 @@ from via6.babel.wire import (
     RouteRequest,
     SeqnoRequest,
     Update,
+    encode_ack,
     encode_ack_request,
     encode_hello,
     encode_ihu,
@@ -200,6 +202,34 @@ def test_starvation_is_asked_again_and_ends() -> None:
     one.retract()
     bench.run(50)
     assert [r.seqno for r in two.heard(SeqnoRequest)] == [2, 2, 2, 2]
+
+
+def test_a_better_way_that_is_behind_is_asked_for_the_seqno_that_is_there() -> None:
+    bench = Bench()
+    one, two = bench.peer(1), bench.peer(2)
+    one.update(metric=300, seqno=2)
+    bench.run(0.1)
+    two.update(metric=100, seqno=1)
+    assert [r.seqno for r in two.heard(SeqnoRequest)] == [2]
+    assert not one.heard(SeqnoRequest)
+    two.update(metric=100, seqno=1)
+    assert not two.heard(SeqnoRequest)  # at leisure
+    two.update(metric=100, seqno=2)
+    assert bench.way().startswith("fe80::2:2")
+
+
+def test_who_announces_later_is_asked_though_another_was_asked_before() -> None:
+    bench = Bench(links=3)
+    one, two, three = bench.peer(1), bench.peer(2), bench.peer(3)
+    one.update(interval_cs=60000)
+    bench.run(0.1)
+    two.update(metric=300, interval_cs=60000)
+    one.retract()
+    bench.run(15)  # asked at 0, 2, 6 and 14 s; the next question would come at 30 s
+    two.retract()
+    three.update(metric=300, interval_cs=60000)
+    bench.run(2.1)
+    assert three.heard(SeqnoRequest)[0].seqno == 2
 
 
 def test_seqnos_are_compared_modulo() -> None:
@@ -471,6 +501,42 @@ def test_a_neighbour_that_never_acknowledges_gets_everything_all_the_same() -> N
     bench.own(*(f"10.{i}.{j}.0/24" for i in range(40) for j in range(256)))
     bench.run(12)
     assert len({u.prefix for u in one.heard(Update)}) == 40 * 256
+
+
+@pytest.mark.parametrize("acks", [1, 2])
+def test_a_window_that_is_half_a_packet_larger_is_no_reason_to_wake(acks: int) -> None:
+    bench = Bench(links=1)
+    one = bench.peer(1)
+    bench.run(0.05)
+    one.acks = False
+    one.heard(AckRequest)
+    bench.own(*(f"10.{i}.{j}.0/24" for i in range(40) for j in range(256)))
+    for tlv in one.heard(AckRequest)[:acks]:
+        one.tlvs(encode_ack(tlv.opaque))  # the window grows by half a packet
+    bench.now += 0.01
+    bench.work()
+    unknown = parse_prefix("10.200.0.0/16")
+    one.tlvs(encode_route_request(1, unknown.length, unknown.packed))
+    assert bench.speaker.deadline(bench.now) > bench.now  # the answer waits: nothing more may leave
+
+
+def test_who_comes_back_hears_what_was_retracted_meanwhile() -> None:
+    bench = Bench()
+    one, two = bench.peer(1), bench.peer(2)
+    two.update()
+    bench.own("10.9.0.0/16")
+    bench.run(0.1)
+    assert len(one.heard(Update)) == 2
+    one.hello(rxcost=0xFFFF)  # it is our neighbour no longer, and we are still its
+    two.retract()
+    bench.own()
+    bench.run(0.1)
+    assert not one.heard(Update)
+    one.hello()
+    bench.run(0.1)
+    assert {(u.prefix, u.metric) for u in one.heard(Update)} == {
+        (parse_prefix(p).packed, 0xFFFF) for p in (P, "10.9.0.0/16")
+    }
 
 
 def test_no_more_than_a_window_is_under_way() -> None:
@@ -745,6 +811,40 @@ def test_an_adopted_prefix_is_not_switched_before_a_newer_seqno() -> None:
     assert bench.way() == "fe80::2:1"
     two.update(metric=50, seqno=8, interval_cs=60000)
     assert bench.way().startswith("fe80::2:2")
+
+
+def test_a_neighbour_that_is_behind_does_not_lower_the_guard() -> None:
+    hop = Bench(links=3).peer(1)
+    bench = Bench(links=3, adopted={PREFIX: Hop(1, hop.address)})
+    one, two, three = bench.peer(1), bench.peer(2), bench.peer(3)
+    three.update(metric=50, seqno=6, interval_cs=60000)  # it has not heard of 7, which we announced before the crash
+    two.update(metric=300, seqno=7, interval_cs=60000)  # and this may be our own way
+    assert bench.way() == ""
+    one.update(metric=100, seqno=7)
+    assert bench.way() == "fe80::2:1"
+    three.update(metric=50, seqno=8, interval_cs=60000)
+    assert bench.way().startswith("fe80::2:3")
+
+
+def test_a_distance_that_a_crash_left_doubtful_is_not_kept() -> None:
+    bench = Bench(adopted={PREFIX: Hop(1, Bench().peer(1).address)})
+    one = bench.peer(1)
+    bench.peer(2)
+    one.update(metric=100)
+    one.update("10.2.0.0/16")
+    bench.run(0.1)
+    assert {str(s.prefix) for s in bench.speaker.sources(bench.now)} == {P, "10.2.0.0/16"}
+    assert {str(s.prefix) for s in info.kept_sources(bench.speaker, bench.now)} == {"10.2.0.0/16"}
+
+
+def test_a_backup_that_a_crash_barred_stands_again_when_the_guard_is_over() -> None:
+    bench = Bench(adopted={PREFIX: Hop(1, Bench().peer(1).address)})
+    one, two = bench.peer(1), bench.peer(2)
+    one.update(metric=100, interval_cs=60000)
+    two.update(metric=101, interval_cs=60000)
+    assert bench.way() == "fe80::2:1"
+    bench.run(215)
+    assert bench.way() == "fe80::2:1 / fe80::2:2"
 
 
 # --- floods --------------------------------------------------------------------------------------------------------

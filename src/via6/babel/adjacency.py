@@ -33,6 +33,9 @@ def recost(speaker: Speaker, neighbour: Neighbour, now: float) -> None:
         speaker.outlets[neighbour] = Outlet(speaker, neighbour, speaker.chance.getrandbits(16))
         speaker.note("neighbour-up", f"neighbour {neighbour} is there, cost {cost}", now)
         speaker.dump(speaker.outlets[neighbour], now)
+        # It may have been our neighbour before, and may not have heard of what we retracted meanwhile.
+        gone = (d for d in speaker.table.all() if d.told is None and d.held_until > now)
+        speaker.outlets[neighbour].pending.update(dict.fromkeys(gone))
         speaker.ask_everything(neighbour, now)
     for route in neighbour.routes.values():
         route.metric = min(route.advertised + cost, INFINITY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from via6.babel.model import INFINITY, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
@@ -57,8 +57,18 @@ def routes_of(speaker: Speaker, destination: Destination, now: float) -> Iterato
 
 
 def sources(speaker: Speaker, now: float) -> Iterator[SourceInfo]:
-    """The source table: also what is to be stored for the next run."""
-    for destination in speaker.table.all():
+    """The source table."""
+    yield from _sources(speaker.table.all(), now)
+
+
+def kept_sources(speaker: Speaker, now: float) -> Iterator[SourceInfo]:
+    """What is to be stored for the next run. Not what a crash before this run has left doubtful: without a distance
+    the next run guards the prefix again, and the true distance may be smaller than ours."""
+    return _sources((d for d in speaker.table.all() if d.guard is None or d.guard.until <= now), now)
+
+
+def _sources(destinations: Iterable[Destination], now: float) -> Iterator[SourceInfo]:
+    for destination in destinations:
         prefix = Prefix(destination.prefix, destination.length)
         for source in destination.sources:
             yield SourceInfo(prefix, source.router_id, source.seqno, source.metric, now - source.touched)

@@ -1,6 +1,7 @@
 """Seqno requests that wait for their answer (RFC 8966 sections 3.2.7 and 3.8).
 
-Our own are repeated from two seconds on, doubling, at most three times. Those that we passed on for others are
+Our own are repeated from two seconds on, doubling, at most three times; sooner if something happens to the prefix, but
+no sooner than after two seconds. Those that we passed on for others are
 remembered so that copies of them are not passed on again, and so that the answer is handed back at once; who asked
 repeats them. Both are told apart by prefix, router-id and seqno.
 """
@@ -32,12 +33,13 @@ class Ask(NamedTuple):
 
 
 class _Pending:
-    __slots__ = ("at", "forwarded_at", "own", "seqno", "tries")
+    __slots__ = ("asked_at", "at", "forwarded_at", "own", "seqno", "tries")
 
     def __init__(self, seqno: int, own: bool, now: float, at: float) -> None:
         self.seqno = seqno
         self.own = own
         self.tries = 1
+        self.asked_at = now if own else -inf
         self.forwarded_at = -inf if own else now
         self.at = at
 
@@ -72,11 +74,16 @@ class Requests:
         found = self._waiting.get(key)
         if found is not None and not newer(ask.seqno, found.seqno):
             if own:
-                if found.own:
+                # Something has happened since: perhaps there is somebody to ask who was not there before.
+                if (soon := found.asked_at + REPEAT_S) > now:
+                    if found.at > soon:
+                        found.tries = 1
+                        self._set(key, found, soon)
                     return False
-                found.own = True
+                again = found.own
+                found.own, found.tries, found.asked_at = True, 1, now
                 self._set(key, found, at)
-                return now - found.forwarded_at >= _KEPT_S
+                return again or now - found.forwarded_at >= _KEPT_S
             # What we asked ourselves went elsewhere, perhaps: it stands for no copy.
             if now - found.forwarded_at < _KEPT_S:
                 return False
@@ -86,7 +93,7 @@ class Requests:
             return False
         fresh = self._waiting[key] = _Pending(ask.seqno, own, now, at)
         if found is not None and found.own:
-            fresh.own, at = True, min(at, found.at)
+            fresh.own, fresh.asked_at, at = True, max(fresh.asked_at, found.asked_at), min(at, found.at)
         self._set(key, fresh, at)
         return True
 
@@ -122,6 +129,7 @@ class Requests:
                 continue
             self._set(key, pending, now + REPEAT_S * 2**pending.tries)
             pending.tries += 1
+            pending.asked_at = now
             found.append(Ask(key[0], key[1], pending.seqno))
         return found
 

@@ -67,6 +67,8 @@ def review(speaker: Speaker, destination: Destination, now: float) -> None:
 def _tell(speaker: Speaker, destination: Destination, state: State, links: list[Link], now: float) -> None:
     if destination.told is not None and (source := destination.source(destination.told[0])) is not None:
         source.touched = now  # until now it stood for the last Update, which may be older than SOURCE_GC_S
+    if state is None and destination.told is not None:
+        destination.held_until = now + HOLD_S  # so long somebody who does not hear us now may have a route by us
     destination.told = state
     destination.blocked = True
     speaker.unsettled.append((destination, links))
@@ -97,19 +99,23 @@ def _improve(speaker: Speaker, destination: Destination, now: float) -> None:
     Only neighbours that announce such a route are asked: all of them when none is left.
 
     A better way is not urgent. Its neighbour may just not have heard of the seqno that we have by a quicker path; who
-    asked for a newer one then would do so for ever, and so would all others."""
+    asked for a newer one then would do so for ever, and so would all others. So it is asked for ours: somebody on its
+    way has that, and answers, and no origin raises its seqno."""
     best = destination.selected
     limit = best.metric if best is not None else INFINITY
     if destination.own is not None or (best is not None and len(destination.routes) == 1):
+        return
+    if best is not None and now < destination.improve_at:
         return
     for route in destination.routes:
         if route.metric >= limit or route is best or destination.feasible(route):
             continue
         if best is not None:
             source = destination.source(route.router_id)
-            if now < destination.improve_at or (source is not None and newer(source.seqno, route.seqno)):
-                continue
             destination.improve_at = now + _IMPROVE_S
+            if source is not None and newer(source.seqno, route.seqno):
+                speaker.send_request(route.neighbour, Ask(destination, route.router_id, source.seqno))
+                continue
         seqno = destination.wanted_seqno(route.router_id)
         only = route.neighbour if best is not None else None
         speaker.ask(Ask(destination, route.router_id, seqno), only, now)

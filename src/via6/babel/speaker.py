@@ -402,9 +402,9 @@ class Speaker:
             if route.router_id != ask.router_id or route.advertised >= INFINITY:
                 continue
             if only is None or route.neighbour is only or route is destination.selected:
-                self.send_request(route.neighbour, ask, HOPS)
+                self.send_request(route.neighbour, ask)
 
-    def send_request(self, neighbour: Neighbour, ask: Ask, hops: int) -> None:
+    def send_request(self, neighbour: Neighbour, ask: Ask, hops: int = HOPS) -> None:
         """One seqno request on its way."""
         outlet = self.outlets.get(neighbour)
         if outlet is not None:
@@ -455,7 +455,7 @@ class Speaker:
         """Forgets feasibility distances that nobody needed for a while, some at a time (RFC 8966 section 3.5.5)."""
         for checked, destination in enumerate(self._gc, 1):
             sources = destination.sources
-            if destination.guard is not None and destination.guard.until <= now and not destination.routes:
+            if destination.guard is not None and destination.guard.until <= now:  # what it barred may be a backup
                 self.dirty[destination] = None
             if any(source.touched < now - SOURCE_GC_S for source in sources):
                 best = destination.selected

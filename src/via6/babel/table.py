@@ -9,7 +9,7 @@ feasibility distance may have fallen or moved to a newer seqno. Chosen like that
 while the Update leaves, provided that the kernel has forgotten the backup before it; see `speaker`.
 
 A *guard* is put on what a crashed run left in the kernel, when its feasibility distances are lost: the old next hop
-may be kept, any other needs a seqno newer than the first one heard.
+may be kept, any other needs a seqno newer than any that we may have announced.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SOURCE_GC_S: Final = 180.0
 SOURCES_PER_DESTINATION: Final = 16
 """A neighbour that makes router-ids up must not fill the memory; beyond this a new one is not feasible."""
+
+_HEARD: Final = 16
 
 
 def newer(one: int, other: int) -> bool:
@@ -67,18 +69,29 @@ class Route:
 
 
 class Guard:
-    """See the module. `hop` None: the kernel held it unreachable. `first`: the first seqno heard of each router-id."""
+    """See the module. `hop` None: the kernel held it unreachable. `first`: a seqno of each router-id that we may have
+    announced before the crash. The old next hop knows it: what it says is never older than what we had from it. Of
+    the others the newest counts until it has spoken, for one of them may have been told by us and the next be behind
+    (`heard`: who has spoken)."""
 
-    __slots__ = ("first", "hop", "until")
+    __slots__ = ("first", "heard", "hop", "until")
 
     def __init__(self, hop: Hop | None, until: float) -> None:
         self.hop = hop
         self.until = until
         self.first: dict[bytes, int] = {}
+        self.heard: tuple[Hop, ...] = ()
 
     def bars(self, route: Route) -> bool:
         """The route may not be used yet."""
-        first = self.first.setdefault(route.router_id, route.seqno) if len(self.first) < 16 else route.seqno
+        first = self.first.get(route.router_id)
+        fresh = route.hop not in self.heard and self.hop not in self.heard
+        if fresh and len(self.heard) < _HEARD:
+            self.heard += (route.hop,)
+        if first is None or (fresh and newer(route.seqno, first)):
+            first = route.seqno
+            if len(self.first) < _HEARD or route.router_id in self.first:
+                self.first[route.router_id] = first
         return route.hop != self.hop and not newer(route.seqno, first)
 
 

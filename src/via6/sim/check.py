@@ -12,7 +12,7 @@ After quiet: the table of every router is compared with shortest paths (networkx
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -71,7 +71,7 @@ class Watch:
         self._origins: dict[Prefix, list[bytes]] = {p: [] for p in prefixes}
         self._covers = {p: sorted((q for q in prefixes if q.covers(p)), key=lambda q: -q.length) for p in prefixes}
         self._below = {q: [p for p in prefixes if q in self._covers[p]] for q in prefixes}
-        self._forgiven = -1.0
+        self._forgiven: dict[Prefix, float] = {}
         self.loops = Loops()
         self.checked = 0
 
@@ -81,9 +81,14 @@ class Watch:
         if router_id not in found:
             found.append(router_id)
 
-    def forgive(self, until: float) -> None:
-        """Somebody has forgotten feasibility distances: loops are measured for a time, not forbidden."""
-        self._forgiven = max(self._forgiven, until)
+    def forgive(self, until: float, prefixes: Iterable[Prefix] | None = None) -> None:
+        """Somebody has forgotten the feasibility distances of these prefixes, or of all: loops are measured for a time,
+        not forbidden. For what has no entry in the source table everything is feasible (RFC 8966 section 3.5.1)."""
+        for prefix in self._origins if prefixes is None else prefixes:
+            self._forgiven[prefix] = max(self._forgiven.get(prefix, until), until)
+
+    def _lenient(self, prefix: Prefix, now: float) -> bool:
+        return now <= self._forgiven.get(prefix, -1.0)
 
     def touched(self, router: int, prefixes: list[Prefix], now: float) -> None:
         """The table of a router has changed at these prefixes."""
@@ -95,7 +100,7 @@ class Watch:
             self.checked += 1
             if not self._known(router, prefix):
                 continue
-            strict = len(self._origins[prefix]) < 2 and now > self._forgiven
+            strict = len(self._origins[prefix]) < 2 and not self._lenient(prefix, now)
             if strict:
                 circle = self._circle(router, prefix)
                 if circle:
@@ -178,7 +183,8 @@ class Watch:
             loops.count += 1
             loops.widest = max(loops.widest, len(circle))
             several = any(len(self._origins[prefix]) > 1 for prefix in self._covers[destination])
-            cause = "forgotten" if now <= self._forgiven else "origins" if several else "covered"
+            forgotten = any(self._lenient(prefix, now) for prefix in self._covers[destination])
+            cause = "forgotten" if forgotten else "origins" if several else "covered"
             loops.open[destination] = now, cause
 
     def _tell(self, circle: list[int], prefix: Prefix) -> str:

@@ -9,7 +9,7 @@ and follows it up a moment later.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -17,7 +17,7 @@ from traceback import format_exc
 from typing import TYPE_CHECKING, Final
 
 from via6.babel import info
-from via6.babel.model import Arrival, BabelLink, Hop, LinkSettings, SourceInfo
+from via6.babel.model import Arrival, BabelLink, Hop, LinkSettings, SourceInfo, Way
 from via6.babel.speaker import Speaker, SpeakerSettings
 from via6.prefix import Address, Prefix
 from via6.sim.ways import Change, Forwarding, Operation
@@ -90,6 +90,9 @@ class Router:
         self.unsure_until = 0.0
         """So long it may not know all feasibility distances, whatever it has stored since."""
         self.changed_at = 0.0
+        self.backups: Counter[Prefix] = Counter()
+        """How often the backup of a prefix has changed, and nothing else."""
+        self._ways: dict[Prefix, Way | None] = {}
         self._queue: deque[Operation] = deque()
         self._inbox: deque[tuple[Callable[[Speaker], None], bool]] = deque()
         self._extra: list[Operation] = []
@@ -99,6 +102,17 @@ class Router:
         self._adopted: dict[Prefix, Hop | None] = {}
         self._complete = True
         self._grace_until = 0.0
+
+    def note_way(self, prefix: Prefix, now: float) -> None:
+        """The FIB may have another Way for a prefix now."""
+        before, way = self._ways.get(prefix), self.fib.look(prefix)
+        self._ways[prefix] = way
+        if way is None or way == before:
+            return  # what is forgotten in the end may be forgotten late
+        if before is not None and way.primary is not None and way.primary == before.primary:
+            self.backups[prefix] += 1
+        else:
+            self.changed_at = now
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -133,7 +147,7 @@ class Router:
         if speaker is None:
             return
         seqno = (speaker.seqno + self.dice.randint(1, 50)) & 0xFFFF
-        known = tuple(info.sources(speaker, self.world.now)) if distances else ()
+        known = tuple(info.kept_sources(speaker, self.world.now)) if distances else ()
         self.stored = Stored(self.stored.router_id, seqno, known)
         if wiped:
             self.stored = Stored(self.dice.randbytes(8), self.dice.getrandbits(16))

@@ -17,6 +17,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from via6.babel import info
 from via6.babel.model import GROUP, PORT, Arrival, Datagram, Hop, Key, LinkSettings
 from via6.prefix import Prefix
 from via6.sim import malice
@@ -36,6 +37,10 @@ MOST_FINDINGS: Final = 10
 PATIENCE_S: Final = 10.0
 """Besides five Hello intervals: so soon after the last fault everything that can be reached must be routed."""
 KEPT_PACKETS: Final = 8
+BACKUPS: Final = 2
+"""So often the backup of a prefix alone may change in peace: a feasibility distance that nobody needs is forgotten
+after three minutes (RFC 8966 section 3.7.3), a guard ends, and then another route may stand behind the same primary.
+It takes two changes at most, out and in."""
 
 
 class World:
@@ -134,6 +139,8 @@ class World:
         self._await_routes()
         self.run_until(timing.faults_s + timing.quiet_s * 0.75)
         self._sent_at_peace = self.packets
+        for router in self.routers:
+            router.backups.clear()
         self.run_until(timing.faults_s + timing.quiet_s)
         if len(self.findings) < MOST_FINDINGS:
             self._judge()
@@ -182,8 +189,8 @@ class World:
         """The FIB of a router is another now."""
         if not prefixes:
             return
-        if any(router.fib.look(prefix) is not None for prefix in prefixes):
-            router.changed_at = self.now  # what is forgotten in the end may be forgotten late
+        for prefix in prefixes:
+            router.note_way(prefix, self.now)
         if self._history is not None:
             for prefix in prefixes:
                 names = {hop: self.routers[far].name for hop, far in router.far.items()}
@@ -341,9 +348,14 @@ class World:
         self._heal(fault, router.start)
 
     def _forget(self, router: Router, distances: bool, fib: bool) -> None:
-        """Who loses its distances and its FIB may make a loop. Who keeps the FIB has a guard, but only once."""
+        """Who loses its distances and its FIB may make a loop. Who keeps the FIB has a guard on all that is in it: not
+        on what had a distance and is not yet back in the FIB after a loss of power."""
         if not fib and (not distances or self.now < router.unsure_until):
             self.watch.forgive(self.now + FORGIVEN_S)
+        elif not distances and router.speaker is not None:
+            known = {source.prefix for source in info.sources(router.speaker, self.now)}
+            bare = [p for p in self.prefixes if p in known and p not in router.own and router.fib.look(p) is None]
+            self.watch.forgive(self.now + FORGIVEN_S, bare)
         if not distances:
             router.unsure_until = self.now + UNSURE_S
 
@@ -455,6 +467,9 @@ class World:
         for router in self.routers:
             if router.changed_at > self.now - rest:
                 self.report("restless", f"{router.name} has changed its table at {router.changed_at:.3f}")
+            for prefix, times in router.backups.items():
+                if times > BACKUPS:
+                    self.report("restless", f"{router.name} has changed its backup for {prefix} {times} times")
         ends = [end for ends in self.wires for end in ends]
         fastest = min([end.settings.hello_interval_ms for end in ends], default=4000) / 1000
         fair = rest / fastest * 4 + rest / (timing.update_ms / 1000) * (6 + len(self.prefixes) / 10) + 20
