@@ -230,6 +230,29 @@ def test_a_killed_router_takes_its_routes_over_again(nets: Nets, tmp_path: Path)
         assert all_pairs(routers)
 
 
+def test_a_killed_router_keeps_forwarding_and_its_backups(nets: Nets, tmp_path: Path) -> None:
+    with ring(nets, tmp_path, 4) as routers:
+        source, sink = routers[0], routers[2]
+        for line in ("link add name lan type bridge", "link set lan up", "addr add 10.77.0.1/24 dev lan"):
+            source.net.ip(line)
+        source.net.run("sysctl -w net.ipv4.conf.lan.forwarding=0")
+        for router in routers:
+            router.start()
+        wait_until(lambda: all_pairs(routers), timeout=30)
+        wait_until(lambda: FIRST + 1 in source.routes()[sink.address], timeout=10, what="a standing backup")
+        lan = "sysctl -n net.ipv4.conf.lan.forwarding"
+        wait_until(lambda: source.net.run(lan).stdout.strip() == "1", timeout=10)
+        source.stop(signal.SIGKILL)
+        source.start()
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            assert source.net.run(lan).stdout.strip() == "1"
+            assert FIRST + 1 in source.routes()[sink.address]
+            time.sleep(0.01)
+        assert source.stop() == 0
+        assert source.net.run(lan).stdout.strip() == "0"
+
+
 def test_an_interface_comes_later(nets: Nets, tmp_path: Path) -> None:
     with ring(nets, tmp_path, 2) as (one, two):
         one.net.ip("link del eth1")

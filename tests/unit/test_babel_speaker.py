@@ -847,6 +847,32 @@ def test_a_backup_that_a_crash_barred_stands_again_when_the_guard_is_over() -> N
     assert bench.way() == "fe80::2:1 / fe80::2:2"
 
 
+def test_all_are_asked_for_what_makes_a_barred_backup_stand_again() -> None:
+    bench = Bench(adopted={PREFIX: Hop(1, Bench().peer(1).address)})
+    one, two = bench.peer(1), bench.peer(2)
+    one.update(metric=100, seqno=7)
+    two.update(metric=101, seqno=7)
+    assert bench.way() == "fe80::2:1"
+    assert [r.seqno for peer in (one, two) for r in peer.heard(SeqnoRequest)] == [8, 8]
+    one.update(metric=100, seqno=8)
+    two.update(metric=101, seqno=8)
+    assert bench.way() == "fe80::2:1 / fe80::2:2"
+
+
+def test_what_a_restarted_node_has_not_learnt_again_is_retracted() -> None:
+    bench = Bench(adopted={PREFIX: Hop(1, Bench().peer(1).address)})
+    one, two = bench.peer(1), bench.peer(2)
+    two.update("10.2.0.0/16")
+    bench.run(1)
+    one.sent.clear()
+    bench.speaker.disown([PREFIX, Prefix(bytes([10, 2, 0, 0]), 16)])
+    bench.work()
+    assert [(u.prefix, u.metric) for u in one.heard(Update)] == [(PREFIX.packed, 0xFFFF)]
+    bench.run(200)
+    assert bench.way() == ""
+    assert bench.speaker.table.find(PREFIX.packed, PREFIX.length) is None
+
+
 # --- floods --------------------------------------------------------------------------------------------------------
 
 

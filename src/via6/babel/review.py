@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from via6.babel.link import Link
 from via6.babel.model import INFINITY, Hop, Way
 from via6.babel.requests import Ask
-from via6.babel.table import Destination, newer
+from via6.babel.table import Destination, Guard, newer
 
 if TYPE_CHECKING:
     from via6.babel.speaker import Speaker
@@ -49,6 +49,8 @@ def review(speaker: Speaker, destination: Destination, now: float) -> None:
         destination.told = destination.told and (destination.told[0], 0, -1)  # somebody waits for it: so it differs
     if destination.routes:
         _improve(speaker, destination, now)
+        if destination.guard is not None and best is not None and backup is None:
+            _unbar(speaker, destination, destination.guard, now)
     here = best.neighbour.link if best is not None else None
     there = before.neighbour.link if before is not None else None
     if _differs(destination.told, state):
@@ -119,6 +121,19 @@ def _improve(speaker: Speaker, destination: Destination, now: float) -> None:
         seqno = destination.wanted_seqno(route.router_id)
         only = route.neighbour if best is not None else None
         speaker.ask(Ask(destination, route.router_id, seqno), only, now)
+
+
+def _unbar(speaker: Speaker, destination: Destination, guard: Guard, now: float) -> None:
+    """After a crash the guard bars every way but the one in use, and so its backup, until a newer seqno is heard. All
+    who know a way are asked for one, so that the backup is not missing for minutes."""
+    if now < destination.improve_at:
+        return
+    for route in destination.routes:
+        if route.metric < INFINITY and guard.bars(route):
+            destination.improve_at = now + _IMPROVE_S
+            seqno = (guard.first.get(route.router_id, route.seqno) + 1) & 0xFFFF
+            speaker.ask(Ask(destination, route.router_id, seqno), None, now)
+            return
 
 
 def _way(speaker: Speaker, primary: Hop, backup: Hop | None) -> Way:

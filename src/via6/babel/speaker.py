@@ -230,6 +230,14 @@ class Speaker:
                 self.dirty[destination] = None
         self._refused = refused
 
+    def disown(self, prefixes: Iterable[Prefix]) -> None:
+        """What a run before this one may have announced, and this one has not learnt, is retracted."""
+        for prefix in prefixes:
+            destination = self.table.make(prefix.packed, prefix.length)
+            if destination.told is None:
+                destination.told = self.router_id, 0, 0
+                self.dirty[destination] = None
+
     def leave(self, now: float) -> None:
         """Everything is retracted; what `datagrams` gives after this is the last."""
         self._leaving = True

@@ -36,6 +36,10 @@ class Adopted:
             return True
         return now < self._backups_until and any(not _is_backed(table, prefix) for prefix in self._backed)
 
+    def lost(self, table: Table) -> list[Prefix]:
+        """What is not there any more, though our neighbours may still believe that it is."""
+        return [prefix for prefix in self.hops if not _is_learnt(table, prefix)]
+
     def deadline(self, now: float) -> float:
         """When the next of the two times is over."""
         return max(self._backups_until if self._backups_until > now else self._hops_until, now)

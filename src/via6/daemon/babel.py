@@ -225,6 +225,7 @@ class Babel:
     def _complete_by(self, now: float) -> None:
         if self._adopted is None or self._adopted.awaited(self.speaker.table, now):
             return
+        self.speaker.disown(self._adopted.lost(self.speaker.table))
         self._adopted = None
         self._review_at = now
         self._engine.complete(NAME)

@@ -295,11 +295,14 @@ class Router:
         nothing is announced."""
         if self._complete:
             return
-        if self.world.now < self._grace_until:
-            for prefix in [prefix for prefix, hop in self._adopted.items() if hop is not None]:
-                found = speaker.table.find(prefix.packed, prefix.length)
-                if found is None or (found.selected is None and found.own is None):
+        lost = []
+        for prefix, hop in self._adopted.items():
+            found = speaker.table.find(prefix.packed, prefix.length)
+            if found is None or (found.selected is None and found.own is None):
+                if hop is not None and self.world.now < self._grace_until:
                     return
+                lost.append(prefix)
+        speaker.disown(lost)
         self._complete = True
         self._queue.append(Operation("complete"))
 
