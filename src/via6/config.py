@@ -366,8 +366,11 @@ def _beside_babel(found: list[tuple[RouteSpec, str, _Report]], babel: BabelSpec 
     first = babel.kernel_metric
     for spec, at, report in found:
         if spec.table == TABLE_MAIN and first <= spec.slot[3] < first + 3 and len(spec.to.packed) in babel.families:
-            report("metric" if spec.metric else at, f"metric {spec.slot[3]} is Babel's: its routes have {first} to {first + 2}",
-                   "take a smaller one to be preferred to Babel, a larger one to be its last resort")  # fmt: skip
+            report(
+                "metric" if spec.metric else at,
+                f"metric {spec.slot[3]} is Babel's: its routes have {first} to {first + 2}",
+                "take a smaller one to be preferred to Babel, a larger one to be its last resort",
+            )
 
 
 def _inside_itself(found: list[tuple[RouteSpec, str, _Report]]) -> None:
