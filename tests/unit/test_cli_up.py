@@ -86,7 +86,7 @@ def test_a_relative_key_file_is_found_from_here(keys: Path, monkeypatch: pytest.
     [
         (["lo"], "INTERFACE: Babel is not spoken on the loopback", "eth1"),
         (["sixteen-octets-x"], "INTERFACE: 'sixteen-octets-x' is no device name", "ip -br link"),
-        (["!eth1"], "INTERFACE: names no interface", "interfaces"),
+        (["!eth1"], "INTERFACE: names no interface", "patterns in quotes"),
         (["eth\udcff"], "INTERFACE: 'eth\\udcff' is no device name", "ip -br link"),
         (["e", "--export", "conected"], "--export: 'conected' is no prefix", 'did you mean "connected"'),
         (["e", "--export", "10.0.0.1/8"], "--export: '10.0.0.1/8' has host bits set", "10.0.0.0/8"),

@@ -280,20 +280,18 @@ def _seqno_request(speaker: Speaker, neighbour: Neighbour, tlv: SeqnoRequest, no
         return
     if tlv.hops < 2 or len(outlet.asks) >= _ASKS:
         return
-    via = _forward_to(destination, neighbour)
-    if via is not None:
+    ways = _forward_to(destination, neighbour)
+    if ways:
         ask = Ask(destination, tlv.router_id, tlv.seqno)
-        if speaker.requests.forward(ask, now):
-            speaker.send_request(via, ask, tlv.hops - 1)
+        turn = speaker.requests.forward(ask, now)
+        if turn:
+            speaker.send_request(ways[(turn - 1) % len(ways)].neighbour, ask, tlv.hops - 1)
 
 
-def _forward_to(destination: Destination, asker: Neighbour) -> Neighbour | None:
-    """The next hop of the best feasible route that does not go back, else of the best of the others."""
-    best: Route | None = None
-    for route in destination.routes:
-        if route.neighbour is asker or route.metric >= INFINITY:
-            continue
-        rank = not destination.feasible(route), route.metric, route.hop
-        if best is None or rank < (not destination.feasible(best), best.metric, best.hop):
-            best = route
-    return best.neighbour if best is not None else None
+def _forward_to(destination: Destination, asker: Neighbour) -> list[Route]:
+    """Routes to whose neighbours a request may be passed on, the first of them first: never back, and to a feasible
+    one if there is any. The selected one comes before others as good: it is its seqno that we announce, and an answer
+    by another way would leave it, and who asked, as it was until the next periodic update."""
+    there = [route for route in destination.routes if route.neighbour is not asker and route.metric < INFINITY]
+    ways = [route for route in there if destination.feasible(route)] or there
+    return sorted(ways, key=lambda route: (route is not destination.selected, route.metric, route.hop))

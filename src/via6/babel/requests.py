@@ -1,9 +1,9 @@
 """Seqno requests that wait for their answer (RFC 8966 sections 3.2.7 and 3.8).
 
-Our own are repeated from two seconds on, doubling, at most three times; sooner if something happens to the prefix, but
-no sooner than after two seconds. Those that we passed on for others are
-remembered so that copies of them are not passed on again, and so that the answer is handed back at once; who asked
-repeats them. Both are told apart by prefix, router-id and seqno.
+Our own are repeated after 2, 4 and 8 seconds; sooner if something happens to the prefix, but no sooner than after two
+seconds. Those that we passed on for others are remembered so that copies of them are not passed on again, and so that
+the answer is handed back at once; who asked repeats them. A repetition means that the way we chose led nowhere, so each
+may go another way (`forward`). Both are told apart by prefix, router-id and seqno.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from via6.babel.table import Destination, newer
 
 REPEAT_S: Final = 2.0
 REPEATS: Final = 3
-_KEPT_S: Final = 2.0
-"""How long a request passed on suppresses its copies: less than a peer waits before it asks again."""
+_KEPT_S: Final = 1.0
+"""How long a request passed on suppresses its copies: longer than they take by other ways, and less than a peer waits
+before it asks again (BIRD and we: two seconds), also when the repetition had the quicker journey."""
 _ANSWER_S: Final = 20.0
 """How long an answer is handed back."""
 KEPT: Final = 1 << 18
@@ -33,13 +34,14 @@ class Ask(NamedTuple):
 
 
 class _Pending:
-    __slots__ = ("asked_at", "at", "forwarded_at", "own", "seqno", "tries")
+    __slots__ = ("asked_at", "at", "forwarded", "forwarded_at", "own", "seqno", "tries")
 
     def __init__(self, seqno: int, own: bool, now: float, at: float) -> None:
         self.seqno = seqno
         self.own = own
         self.tries = 1
         self.asked_at = now if own else -inf
+        self.forwarded = 0 if own else 1
         self.forwarded_at = -inf if own else now
         self.at = at
 
@@ -65,9 +67,12 @@ class Requests:
         """We need this; True: send it now, False: it is asked already, or too much is."""
         return self._enter(ask, True, now, now + REPEAT_S)
 
-    def forward(self, ask: Ask, now: float) -> bool:
-        """Somebody else needs it; False: it has been passed on a moment ago."""
-        return self._enter(ask, False, now, now + _ANSWER_S)
+    def forward(self, ask: Ask, now: float) -> int:
+        """Somebody else needs it; 0: it has been passed on a moment ago, else pass it on: it is the first time, the
+        second, and so on."""
+        if not self._enter(ask, False, now, now + _ANSWER_S):
+            return 0
+        return self._waiting[ask.destination, ask.router_id].forwarded
 
     def _enter(self, ask: Ask, own: bool, now: float, at: float) -> bool:
         key = ask.destination, ask.router_id
@@ -88,6 +93,7 @@ class Requests:
             if now - found.forwarded_at < _KEPT_S:
                 return False
             found.forwarded_at = now
+            found.forwarded += 1
             return True
         if found is None and len(self._waiting) >= KEPT:
             return False
@@ -127,7 +133,7 @@ class Requests:
             if not pending.own or pending.tries > REPEATS:
                 del self._waiting[key]
                 continue
-            self._set(key, pending, now + REPEAT_S * 2**pending.tries)
+            self._set(key, pending, now + REPEAT_S * 2 ** (pending.tries - 1))
             pending.tries += 1
             pending.asked_at = now
             found.append(Ask(key[0], key[1], pending.seqno))
