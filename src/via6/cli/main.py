@@ -33,6 +33,8 @@ VERBS: Final = {
     "show": ("via6.cli.show", "the neighbours, routes, interfaces or sources of the daemon"),
     "monitor": ("via6.cli.monitor", "what the daemon has, then each change"),
     "host": ("via6.cli.host", "IPv4 for a machine whose link has IPv6 alone"),
+    "snapshot": ("via6.cli.snapshot", "the whole state of one node or many, as JSON"),
+    "verify": ("via6.cli.verify", "prove what becomes of every IPv4 packet in a network"),
     "render": ("via6.cli.render", "print the declared routes in another system's words"),
     "lab": ("via6.cli.lab", "a network of namespaces from a file"),
     "demo": ("via6.cli.demo", "an IPv6-only network passes IPv4, before your eyes"),

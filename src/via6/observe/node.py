@@ -1,0 +1,93 @@
+"""A node as a snapshot keeps it: what its kernel holds, and what else decides the fate of a packet there.
+
+One immutable value, from whatever it was read: netlink of this machine, `ip -j` of another, an OpenBSD's `route`.
+What could not be read is named in `unread`, never guessed; an observer that needs it answers UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from via6.model import PARTS, Snapshot
+from via6.observe.allowedips import Peer
+from via6.prefix import Address, Prefix
+
+LINUX: Final = "linux"
+OPENBSD: Final = "openbsd"
+
+ACCEPT: Final = "accept"
+DROP: Final = "drop"
+UNKNOWN: Final = "unknown"
+
+NODE_PARTS: Final = PARTS | {"sysctls", "wireguard", "firewall", "babel"}
+"""What can be unread, and has a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """What a packet filter does with packets, as far as that can be said without running it: `accept`, `drop` or
+    `unknown` for all forwarded IPv4 (`forward4`), ICMP errors (`icmp4`), what comes from 192.0.0.8 (`dummy4`), and UDP
+    6696 to the node (`babel`). `evidence` are the rules or policies this was read from."""
+
+    forward4: str = ACCEPT
+    icmp4: str = ACCEPT
+    dummy4: str = ACCEPT
+    babel: str = ACCEPT
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BabelRoute:
+    """A route that a neighbour announces (as `via6 show route -j` prints it); `metric` with the link's cost."""
+
+    prefix: Prefix
+    neighbour: Address
+    ifindex: int
+    router_id: str
+    metric: int
+    advertised: int
+    selected: bool
+    feasible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BabelNeighbour:
+    """A Babel neighbour; `cost` 65535: it cannot be used."""
+
+    address: Address
+    ifindex: int
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class BabelState:
+    """What the daemon of the node says: `exports` are the prefixes that it announces as their origin, with the metric
+    to begin with."""
+
+    router_id: str
+    neighbours: tuple[BabelNeighbour, ...] = ()
+    routes: tuple[BabelRoute, ...] = ()
+    exports: tuple[tuple[Prefix, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`sysctls` are numbers by name (`net/ipv4/conf/eth1/rp_filter`), those that matter to routing. `wireguard` has
+    the peers of each device by its name. `unread` says why a part is missing: its name (a part of `model.PARTS`,
+    `sysctls`, `wireguard`, `firewall`, `babel`) to a sentence. `times` are seconds since 1970 per part. `release` is
+    that of the kernel (`6.1.0-40-amd64`). `unsteady` names parts that changed during each of several readings: the last
+    one is here, and its pieces may be of different times."""
+
+    name: str
+    kernel: Snapshot
+    sysctls: Mapping[str, int] = field(default_factory=dict)
+    wireguard: Mapping[str, tuple[Peer, ...]] = field(default_factory=dict)
+    firewall: Firewall | None = None
+    babel: BabelState | None = None
+    unread: Mapping[str, str] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
+    system: str = LINUX
+    release: str = ""
+    unsteady: frozenset[str] = frozenset()

@@ -1,0 +1,189 @@
+"""The fate of every class of packets from every node, all at once.
+
+For a row each node points to the next one, or to itself where the packet ends. Where every node has one way, jumping
+from pointer to pointer of pointer finds every end in log2(nodes) rounds; who has not come to an end is in a loop. Where
+some node has several ways the fates of all are gathered, round by round: a node is done when all that it sends to are
+done, and who is never done can come into a loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from via6.observe.verify import words
+from via6.observe.verify.links import Edge
+from via6.observe.verify.network import CONNECTED, Network
+from via6.observe.verify.table import BROADCAST, LOCAL
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CELLS: Final = 1 << 17  # of rows times nodes worked on at once
+
+
+@dataclass(frozen=True, eq=False)
+class Fates:
+    """Arrays [row, node]. `fates` is a set of fates as bits; `end` the node where a packet stops (-1: several, or a
+    loop among several ways), `next` the next node (itself where it stops), `port` the number of the interface by which
+    the packet comes in there, `stop` the fate at a node itself (0: sent on). Rows with several ways have `many` set;
+    there `next`, `port` and `stop` are those of the first way."""
+
+    gids: NDArray[np.int32]
+    fates: NDArray[np.uint16]
+    end: NDArray[np.int32]
+    next: NDArray[np.int32]
+    port: NDArray[np.int32]
+    stop: NDArray[np.uint8]
+    many: NDArray[np.bool_]
+
+
+class Walker:
+    """Walks rows of a network. Holds, per action and way, where it leads."""
+
+    def __init__(self, network: Network) -> None:
+        import numpy as np
+
+        self.network = network
+        actions = network.actions
+        self.most = max(1, max((len(action.ways) for action in actions), default=1))
+        shape = (len(actions), self.most)
+        self.target = np.full(shape, -1, np.int32)
+        self.code = np.zeros(shape, np.uint8)
+        self.block = np.zeros(shape, np.uint8)
+        self.inport = np.zeros(shape, np.int32)
+        self.ways = np.zeros(len(actions), np.int32)
+        self.stop = np.array([network.stop(action) for action in actions], np.uint8)
+        self.local = np.array([action.kind == LOCAL for action in actions])
+        self.taken = np.array([action.kind in (LOCAL, BROADCAST) for action in actions])
+        self.default = np.array([action.default for action in actions])
+        self.reached: list[tuple[int, int, tuple[Edge, ...]]] = []
+        for gid in range(len(actions)):
+            self._enter(gid, network.node_of[gid])
+
+    def _enter(self, gid: int, node: int) -> None:
+        action = self.network.actions[gid]
+        self.ways[gid] = len(action.ways)
+        for turn, way in enumerate(action.ways):
+            edges = self.network.edges(node, way)
+            if self.network.connected(way) and not (len(edges) == 1 and edges[0].code):
+                self.target[gid, turn] = CONNECTED
+                self.code[gid, turn] = words.DELIVERED_TO_SUBNET
+                if edges:
+                    self.reached.append((gid, turn, edges))
+                continue
+            edge = edges[0]
+            self.code[gid, turn] = edge.code
+            if not edge.code:
+                self.target[gid, turn] = edge.node
+                self.block[gid, turn] = edge.block
+                self.inport[gid, turn] = self.network.ports[edge.node, edge.ifindex]
+
+    def walk(self, rows: Any) -> Fates:
+        """The fates of some rows; give no more than `room` at once."""
+        import numpy as np
+
+        gids = self.network.gids(rows)
+        many = (self.ways[gids] > 1).any(axis=1)
+        first = [self._step(gids, turn, rows) for turn in range(self.most if many.any() else 1)]
+        after, port, stop = first[0]
+        fates = np.zeros(gids.shape, np.uint16)
+        end = np.full(gids.shape, -1, np.int32)
+        one = ~many
+        if one.any():
+            fates[one], end[one] = _jump(after[one], stop[one])
+        if many.any():
+            fates[many] = _gather([tuple(part[many] for part in step) for step in first], self.ways[gids[many]])
+        return Fates(gids, fates, end, after, port, stop, many)
+
+    @property
+    def room(self) -> int:
+        """How many rows to walk at once."""
+        return max(1, CELLS // max(1, len(self.network.nodes)))
+
+    def _step(self, gids: Any, turn: int, rows: Any) -> tuple[Any, Any, Any]:
+        """(next node, its interface, fate here) when every node takes the way of this turn. A node that stops points
+        to itself."""
+        import numpy as np
+
+        here = np.broadcast_to(np.arange(gids.shape[1], dtype=np.int32), gids.shape)
+        after = self.target[gids, turn]
+        port = self.inport[gids, turn]
+        stop = np.where(self.ways[gids] > 0, self.code[gids, turn], self.stop[gids])
+        block = self.block[gids, turn]
+        self._find_hosts(gids, turn, rows, after, port, stop)
+        if block.any():
+            there = np.take_along_axis(gids, np.where(stop == 0, after, here), axis=1)
+            # Who does not forward drops what is not its own; a filter sees what would be sent on.
+            passed = self.taken[there] | ((block != words.FORWARDING_OFF) & (self.stop[there] > 0))
+            refused = (stop == 0) & (block > 0) & ~passed
+            stop = np.where(refused, block, stop)
+        return np.where(stop > 0, here, after), port, stop
+
+    def _find_hosts(self, gids: Any, turn: int, rows: Any, after: Any, port: Any, stop: Any) -> None:
+        """Connected ways: a node on the link that has the destination takes it."""
+        import numpy as np
+
+        for gid, at, edges in self.reached:
+            if at != turn:
+                continue
+            node = self.network.node_of[gid]
+            chosen = np.flatnonzero(gids[:, node] == gid)
+            if not len(chosen):
+                continue
+            way = self.network.actions[gid].ways[turn]
+            failed = np.isin(
+                self.network.classes.example[rows[chosen]], self.network.links.failed4((node, way.ifindex))
+            )
+            for edge in edges:
+                hit = self.local[gids[chosen, edge.node]] if edge.node >= 0 else np.zeros(len(chosen), bool)
+                there = chosen[hit]
+                twice = (stop[there, node] == 0) & (after[there, node] != edge.node)
+                after[there, node] = edge.node
+                port[there, node] = self.network.ports[edge.node, edge.ifindex]
+                stop[there, node] = np.where(twice, words.UNKNOWN, 0)
+                lost = chosen[hit & failed]
+                stop[lost, node] = words.NEIGHBOR_UNREACHABLE
+
+
+def _jump(after: Any, stop: Any) -> tuple[Any, Any]:
+    """(fates as bits, end node) of rows in which each node has one way."""
+    import numpy as np
+
+    rows, nodes = after.shape
+    base = np.arange(rows, dtype=np.int64)[:, None] * nodes
+    pointer = (after + base).ravel()
+    for _ in range(max(1, nodes - 1).bit_length() + 1):
+        jumped = pointer[pointer]
+        if np.array_equal(jumped, pointer):
+            break
+        pointer = jumped
+    code = stop.ravel()[pointer].reshape(rows, nodes)
+    end = (pointer.reshape(rows, nodes) - base).astype(np.int32)
+    code = np.where(code == 0, words.LOOP, code)
+    return np.uint16(1) << code.astype(np.uint16), end
+
+
+def _gather(steps: list[tuple[Any, Any, Any]], ways: Any) -> Any:
+    """Fates as bits of rows in which some nodes have several ways: all that may happen."""
+    import numpy as np
+
+    own = np.zeros(ways.shape, np.uint16)
+    used = []
+    for turn, (after, _, stop) in enumerate(steps):
+        active = (ways > turn) if turn else np.ones(ways.shape, bool)
+        ends = active & (stop > 0)
+        own |= np.where(ends, np.uint16(1) << stop.astype(np.uint16), np.uint16(0)).astype(np.uint16)
+        used.append((active & (stop == 0), after))
+    fates = own
+    done = np.zeros(ways.shape, bool)
+    for _ in range(ways.shape[1] + 1):
+        gathered, ready = own.copy(), np.ones(ways.shape, bool)
+        for sends, after in used:
+            gathered |= np.where(sends, np.take_along_axis(fates, after, axis=1), np.uint16(0)).astype(np.uint16)
+            ready &= ~sends | np.take_along_axis(done, after, axis=1)
+        if np.array_equal(gathered, fates) and np.array_equal(ready, done):
+            break
+        fates, done = gathered, ready
+    return np.where(done, fates, fates | np.uint16(1 << words.LOOP)).astype(np.uint16)
