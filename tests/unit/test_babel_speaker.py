@@ -372,11 +372,11 @@ def test_what_policy_denies_later_goes_and_is_retracted() -> None:
     two.heard(Update)
     bench.speaker.accept_now(lambda prefix: False, bench.now)
     bench.work()
-    assert bench.way() == "unreachable"
+    assert bench.way() == ""
     bench.run(0.1)
     assert [u.metric for u in two.heard(Update)] == [0xFFFF]
     one.update()
-    assert bench.way() == "unreachable"
+    assert bench.way() == ""
 
 
 def test_only_allowed_prefixes_from_a_host() -> None:
@@ -902,6 +902,27 @@ def test_what_a_restarted_node_has_not_learnt_again_is_retracted() -> None:
     bench.run(200)
     assert bench.way() == ""
     assert bench.speaker.table.find(PREFIX.packed, PREFIX.length) is None
+
+
+def test_what_our_own_policy_refuses_is_not_held() -> None:
+    bench = Bench()
+    one = bench.peer(1)
+    one.update()
+    one.update("10.2.0.0/16")
+    one.retract("10.2.0.0/16")
+    assert (bench.way(), bench.way("10.2.0.0/16")) == ("fe80::2:1", "unreachable")
+    bench.speaker.accept_now(lambda _prefix: False, bench.now)
+    bench.work()
+    assert bench.fib == {}
+    bench.run(70)
+    assert bench.fib == {}
+
+
+def test_another_with_our_address_is_told() -> None:
+    bench = Bench()
+    one = bench.peer(1)
+    one.raw(b"anything", source=us(1))
+    assert [event.kind for event in bench.speaker.events()][-1] == "own-address"
 
 
 # --- floods --------------------------------------------------------------------------------------------------------

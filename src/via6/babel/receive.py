@@ -41,6 +41,9 @@ def packet(speaker: Speaker, link: Link, arrival: Arrival, now: float) -> None:
     link.packets_in += 1
     source = arrival.source
     if source == link.given.address:
+        # Ours, by a loop of the link below; or another node's, and then neither hears the other.
+        where = f"{format_address(source)} on {link.name}"
+        speaker.note("own-address", f"packets come from our own address {where}: duplicate?", now, warning=True)
         return
     problem = _header(arrival)
     if problem:

@@ -12,6 +12,7 @@ from via6.babel.link import Link
 from via6.babel.model import INFINITY, Hop, Way
 from via6.babel.requests import Ask
 from via6.babel.table import Destination, Guard, newer
+from via6.prefix import Prefix
 
 if TYPE_CHECKING:
     from via6.babel.speaker import Speaker
@@ -85,10 +86,12 @@ def _differs(told: State, state: State) -> bool:
 
 def _without(speaker: Speaker, destination: Destination, now: float) -> None:
     """No route: what was reachable stays unreachable for a while, so that no shorter prefix is used instead (RFC 8966
-    section 2.8)."""
+    section 2.8). Not what our own policy refuses: another route to it may be the reason."""
     if destination.way is None:
         return
-    if destination.way is not _LOST:
+    if not speaker.accept(Prefix(destination.prefix, destination.length)):
+        destination.way = None
+    elif destination.way is not _LOST:
         destination.way = _LOST
         destination.held_until = now + HOLD_S
         speaker.held.append((destination.held_until, destination))

@@ -192,7 +192,9 @@ class Speaker:
         """Another import policy: what it denies is dropped, what it allows is asked for."""
         self.accept = accept
         for destination in self.table.all():
-            if destination.routes and not accept(Prefix(destination.prefix, destination.length)):
+            held = destination.way is not None
+            if (held or destination.routes) and not accept(Prefix(destination.prefix, destination.length)):
+                self.dirty[destination] = None
                 for route in list(destination.routes):
                     self.flush(route)
         for outlet in self.outlets.values():

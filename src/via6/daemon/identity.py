@@ -51,7 +51,7 @@ KEPT_S: Final = 180.0
 _NAMED: Final = Path("/run/netns")
 _MACHINE: Final = Path("/etc/machine-id")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
-_REMEDY: Final = "run it as root, or name a folder of your own: VIA6_STATE=~/.local/state/via6"
+_REMEDY: Final = "via6 needs a folder that it can write to (as root, or its own): VIA6_STATE=~/.local/state/via6"
 _MAGIC: Final = b"via6fd1\n"
 _HEAD: Final = struct.Struct("!8s36sddII")  # magic, boot, its clock, the clock on the wall, entries of IPv4, of IPv6
 _CHECKSUM: Final = struct.Struct("!I")  # of all that stands before it

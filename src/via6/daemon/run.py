@@ -90,6 +90,8 @@ class Daemon:
         self._keep = keep
         self._file = file
         self._sysctls = sysctls or Sysctls()
+        if self._sysctls.problem:
+            log(self._sysctls.problem)
         self._speaks = config.babel is not None
         self._parts = NEEDED_PARTS | ({"neighbours"} if self._speaks else frozenset())
         self._kernel = LinuxKernel()

@@ -52,12 +52,14 @@ def read(name: str) -> str | None:
 
 
 class Sysctls:
-    """Changed sysctls of this network namespace. Raises Refusal when the file cannot be read."""
+    """Changed sysctls of this network namespace. A damaged file is put aside, and `problem` says so: the routes of this
+    node count for more than its old settings. Raises Refusal when the file cannot be read at all."""
 
     def __init__(self) -> None:
         self._path = state_file("sysctl")
         self._old: dict[str, str] = {}
         self._new: dict[str, str] = {}
+        self.problem = ""
         try:
             found = json.loads(self._path.read_text())
             if found.get("namespace") == identity():
@@ -67,8 +69,13 @@ class Sysctls:
                     int(name.rpartition(" ")[0] or 0)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise Refusal(f"{self._path}: {error}", "remove the file") from None
+        except OSError as error:
+            raise Refusal(f"{self._path}: {error.strerror}", "remove it") from None
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            self._old, self._new = {}, {}
+            aside = self._path.with_suffix(".bad")
+            self._path.replace(aside)
+            self.problem = f"{self._path} is damaged ({error}); what an earlier run changed stays so: see {aside}"
 
     @property
     def changed(self) -> Mapping[str, str]:
@@ -161,6 +168,8 @@ class Sysctls:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with new.open("w") as out:
                 json.dump({"namespace": identity(), "old": self._old, "new": self._new}, out)
+                out.flush()
+                os.fsync(out.fileno())
             os.replace(new, self._path)
         except OSError as error:
             raise Refusal(f"{error.filename}: {error.strerror}", "run it as root; set VIA6_STATE to a folder") from None
