@@ -14,7 +14,7 @@ BENCHES := bench/fib.py bench/babel.py
 help:
 	@echo 'make demo    an IPv6-only network passes IPv4, before your eyes (root or not; touches nothing of this machine)'
 	@echo 'make test    the tests; as root all of them, otherwise those that need no root, and the others are named'
-	@echo 'make check   style and types: ruff, mypy'
+	@echo 'make check   style, types, and 200 simulated networks: ruff, mypy, soak'
 	@echo 'make bench   speed beside ip -batch, pyroute2 and BIRD (root; ARGS=--quick for a short look)'
 	@echo 'make soak    simulated networks until told to stop (ARGS="--seconds 600"; --seed N replays one)'
 	@echo 'make fuzz    the Babel decoder against atheris (ARGS=-max_total_time=600; what it finds lies in .cache/fuzz)'
@@ -28,7 +28,8 @@ test:
 	@bin=$$(sh scripts/venv dev) && sh scripts/test-tools && exec "$$bin/python" -m pytest $(ARGS)
 
 check:
-	@bin=$$(sh scripts/venv dev) && "$$bin/ruff" check . && "$$bin/ruff" format --check . && exec "$$bin/mypy"
+	@bin=$$(sh scripts/venv dev) && "$$bin/ruff" check . && "$$bin/ruff" format --check . && "$$bin/mypy" && \
+	 exec "$$bin/python" -m via6.lab.soak --from 10000 --count 200 --seconds 600
 
 soak:
 	@bin=$$(sh scripts/venv) && exec "$$bin/python" -m via6.lab.soak $(ARGS)

@@ -49,7 +49,8 @@ def test_software_of_each_router_in_the_file(tmp_path: Path) -> None:
 
 def test_a_router_that_speaks_no_babel_is_named(tmp_path: Path) -> None:
     file = tmp_path / "short.toml"
-    file.write_text((EXAMPLES / "gap.toml").read_text() + '\n[lab]\nsoftware = "babeld"\nhello_interval_ms = 300\n')
+    text = (EXAMPLES / "gap.toml").read_text()
+    file.write_text(text.replace('software = "via6-static"', 'hello_interval_ms = 300\nsoftware = "babeld"'))
     code, report, _ = lab_test("--timeout", "4", str(file))
     assert (code, report["reachable"]) == (3, 0)
     assert [missing["stops_at"] for missing in report["missing"]] == ["left", "right"]
