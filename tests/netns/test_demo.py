@@ -235,8 +235,8 @@ def faults(*lines: str, node: str = "r4") -> list[str]:
 @pytest.mark.root
 def test_an_ipv4_address_on_a_link_is_found() -> None:
     found = faults("address add 192.0.2.1/32 dev eth1", node="r3")
-    # Where the packets pass r3, its answers to traceroute come from there, too.
-    assert found[0] == "link interfaces have IPv4 addresses: r3 eth1 192.0.2.1/32"
+    # Its answers to traceroute may come from there, too, and r2 may not reach it as a next hop.
+    assert "link interfaces have IPv4 addresses: r3 eth1 192.0.2.1/32" in found
 
 
 @pytest.mark.root
