@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from via6.kernel.netns import setns
+from via6.lab import sandbox
 
 PREFIX = f"v6t-{os.getpid()}-"
 RUN_MARK = "VIA6_TEST_RUN"
@@ -261,3 +262,25 @@ def leftover_processes() -> list[str]:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 found.append(f"{entry.name} {command.strip()}")
     return found
+
+
+def in_sandbox(work: Callable[[], Any]) -> Any:
+    """The result or the exception of `work` in a sandbox."""
+    reading, writing = os.pipe()
+
+    def run() -> int:
+        try:
+            answer = work()
+        except BaseException as error:
+            answer = error
+        with open(writing, "wb") as stream:
+            pickle.dump(answer, stream)
+        return 0
+
+    sandbox.run(run)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        answer = pickle.load(stream)
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer

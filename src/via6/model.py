@@ -203,7 +203,9 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A routing rule (struct fib_rule_hdr). `action` is to_tbl, goto, nop, blackhole, unreachable, prohibit."""
+    """A routing rule (struct fib_rule_hdr). `action` is to_tbl, `goto 32766`, nop, blackhole, unreachable, prohibit.
+    What the rule depends on beyond the fields here stands behind it, as in `to_tbl with dport, ipproto`: whoever
+    follows rules does not know what one with such an action does."""
 
     family: int
     priority: int

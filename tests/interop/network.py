@@ -9,23 +9,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
-import pickle
 import random
 import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import networkx
 import pytest
 
 from via6.daemon import client
 from via6.errors import Refusal
-from via6.lab import labfile, sandbox, speakers
+from via6.lab import labfile, speakers
 from via6.lab.namespaces import Lab
 from via6.lab.reach import measure
 from via6.lab.routes import islands
@@ -54,28 +52,6 @@ def need_peers() -> None:
     """Fails, with the reason, where there is nobody to speak with."""
     if reason := fetched():
         pytest.fail(reason)
-
-
-def in_sandbox(work: Callable[[], Any]) -> Any:
-    """The result or the exception of `work` in a sandbox."""
-    reading, writing = os.pipe()
-
-    def run() -> int:
-        try:
-            answer = work()
-        except BaseException as error:
-            answer = error
-        with open(writing, "wb") as stream:
-            pickle.dump(answer, stream)
-        return 0
-
-    sandbox.run(run)
-    os.close(writing)
-    with open(reading, "rb") as stream:
-        answer = pickle.load(stream)
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 # --- topologies ----------------------------------------------------------------------------------------------------

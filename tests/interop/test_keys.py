@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from interop.network import PATIENCE_S, PEERS, in_sandbox, need_peers, network, running, settle
+from interop.network import PATIENCE_S, PEERS, need_peers, network, running, settle
+from support import in_sandbox
 from via6.daemon import client
 from via6.lab.namespaces import Lab
 

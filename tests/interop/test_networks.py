@@ -14,7 +14,6 @@ from interop.network import (
     Link,
     all_pairs,
     grid,
-    in_sandbox,
     line,
     mixed,
     need_peers,
@@ -27,6 +26,7 @@ from interop.network import (
     take_down,
     take_up,
 )
+from support import in_sandbox
 from via6.lab.topology import Topology
 
 pytestmark = pytest.mark.root

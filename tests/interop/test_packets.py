@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 import tshark
-from interop.network import in_sandbox, need_peers, network, ring, running, settle, take_down, take_up
+from interop.network import need_peers, network, ring, running, settle, take_down, take_up
+from support import in_sandbox
 from via6.babel.model import GROUP, PORT
 from via6.babel.tlv import (
     TLV_CHALLENGE_REPLY,

@@ -17,7 +17,6 @@ from interop.network import (
     KINDS,
     Link,
     all_pairs,
-    in_sandbox,
     mixed,
     need_peers,
     network,
@@ -28,6 +27,7 @@ from interop.network import (
     take_down,
     take_up,
 )
+from support import in_sandbox
 from via6.lab.namespaces import Lab
 
 pytestmark = pytest.mark.root

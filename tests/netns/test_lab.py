@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support import PREFIX, leftover_namespaces, via6, wait_until
+from support import PREFIX, in_sandbox, leftover_namespaces, via6, wait_until
 from via6.collect.probe import ping_many
 from via6.errors import Refusal
-from via6.lab import sandbox, state
+from via6.lab import state
 from via6.lab.namespaces import Lab
 from via6.lab.reach import link_addresses, measure
 from via6.lab.topology import SOFTWARE, Topology, load
@@ -53,28 +52,6 @@ def line_file(folder: Path, letter: str = "a") -> str:
     file = folder / f"{letter}.toml"
     file.write_text(LINE.replace("NAME", PREFIX + letter))
     return str(file)
-
-
-def in_sandbox(work: Callable[[], Any]) -> Any:
-    """The result or the exception of `work` in a sandbox."""
-    reading, writing = os.pipe()
-
-    def run() -> int:
-        try:
-            answer = work()
-        except BaseException as error:
-            answer = error
-        with open(writing, "wb") as stream:
-            pickle.dump(answer, stream)
-        return 0
-
-    sandbox.run(run)
-    os.close(writing)
-    with open(reading, "rb") as stream:
-        answer = pickle.load(stream)
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 @pytest.fixture

@@ -210,10 +210,10 @@ def test_what_changes_while_it_is_read_is_read_again(nets: Nets) -> None:
 
     def read() -> tuple[Node, list[frozenset[str]]]:
         with Slow() as kernel:
-            return snapshot_local.read("a", kernel, lambda: (), lambda _: []), dumps
+            return snapshot_local.read("a", kernel, lambda _: []), dumps
 
     node, asked = a.call(read)
-    assert asked[0] == PARTS - {"rules"}
+    assert asked[0] == PARTS
     assert asked[1] == {"routes4"}
     assert {"addresses", "routes4"} <= asked[2]
     assert node.unsteady == frozenset()
@@ -235,7 +235,7 @@ def test_a_node_that_never_holds_still_says_so(nets: Nets) -> None:
 
     def read() -> Node:
         with Slow() as kernel:
-            return snapshot_local.read("a", kernel, lambda: (), lambda _: [])
+            return snapshot_local.read("a", kernel, lambda _: [])
 
     node, slow = by_script(a), a.call(read)
     assert "routes4" in node.unsteady

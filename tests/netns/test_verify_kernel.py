@@ -1,28 +1,25 @@
 """What verify says of packets, held against kernels: random networks with random faults, a UDP packet for every pair of
 addresses, and not one disagreement.
 
-More seeds by hand: python tests/netns/test_verify_kernel.py FIRST LAST
+More seeds by hand: PYTHONPATH=tests python tests/netns/test_verify_kernel.py FIRST LAST
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
 import random
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
+from support import in_sandbox
 from via6.collect import local
 from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel
-from via6.lab import labfile, sandbox
+from via6.lab import labfile
 from via6.lab.namespaces import Lab, ip_batch
 from via6.lab.topology import Topology
 from via6.observe.node import DROP, Firewall, Node
@@ -34,28 +31,6 @@ from via6.prefix import Address, format_address
 
 PORT = 33600
 SEEDS = range(1, 13)
-
-
-def in_sandbox(work: Callable[[], Any]) -> Any:
-    """The result or the exception of `work` in a sandbox."""
-    reading, writing = os.pipe()
-
-    def run() -> int:
-        try:
-            answer = work()
-        except BaseException as error:
-            answer = error
-        with open(writing, "wb") as stream:
-            pickle.dump(answer, stream)
-        return 0
-
-    sandbox.run(run)
-    os.close(writing)
-    with open(reading, "rb") as stream:
-        answer = pickle.load(stream)
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 # --- a random network ----------------------------------------------------------------------------------------------

@@ -117,11 +117,6 @@ class Requests:
         del self._waiting[key]
         return True
 
-    def cancel(self, destination: Destination) -> None:
-        """Nothing is needed for this prefix any more."""
-        for key in [k for k in self._waiting if k[0] is destination]:
-            del self._waiting[key]
-
     def due(self, now: float) -> list[Ask]:
         """What must be asked again."""
         found = []

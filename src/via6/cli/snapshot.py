@@ -134,23 +134,14 @@ def here(name: str) -> Node:
     from via6.collect import snapshot_local
     from via6.daemon.client import ask
     from via6.kernel.linux import LinuxKernel
-    from via6.netlink import objects
-    from via6.observe.snapshot import rules
 
     def show(kind: str) -> list[Any]:
         from json import loads
 
         return [loads(line) for lines in ask({"show": kind}) for line in lines]
 
-    class Reader(LinuxKernel):
-        """With a dump of rules that leaves out nothing."""
-
-        def rules(self) -> tuple[Any, ...]:
-            return self._dump(objects.RTM_GETRULE, objects.encode_rule_dump(), rules.decode)
-
-    reader = Reader()
-    with reader:
-        return snapshot_local.read(name, reader, reader.rules, show)
+    with LinuxKernel() as kernel:
+        return snapshot_local.read(name, kernel, show)
 
 
 def _hosts(args: argparse.Namespace) -> list[Host]:

@@ -49,17 +49,15 @@ _FILTERS: Final[Mapping[str, Sequence[str]]] = {
     "ip6tables-legacy": ("ip6tables-legacy-save",),
 }
 
-Rules = Callable[[], tuple[Rule, ...]]
 Show = Callable[[str], list[Any]]
 """Asks the daemon for one kind of thing (`about`, `neighbour`, `route`); raises Refusal."""
 
 
-def read(name: str, kernel: Kernel, rules: Rules, show: Show) -> Node:
-    """The node. `kernel` and `show` are of this thread's network namespace; `rules` dumps the rules with all that
-    `Rule` cannot say (`observe.snapshot.rules`)."""
+def read(name: str, kernel: Kernel, show: Show) -> Node:
+    """The node. `kernel` and `show` are of this thread's network namespace."""
     unread: dict[str, str] = {}
     times: dict[str, float] = {}
-    snapshot, unsteady = _tables(kernel, rules, times)
+    snapshot, unsteady = _tables(kernel, times)
 
     def noted(part: str, pair: tuple[Any, str], began: float) -> Any:
         value, why = pair
@@ -105,14 +103,14 @@ def touched(event: KernelEvent) -> frozenset[str]:
     return frozenset({"rules"}) if isinstance(thing, Rule) else frozenset()
 
 
-def _tables(kernel: Kernel, rules: Rules, times: dict[str, float]) -> tuple[Snapshot, frozenset[str]]:
+def _tables(kernel: Kernel, times: dict[str, float]) -> tuple[Snapshot, frozenset[str]]:
     """All parts, and those of them that changed during the last of several readings."""
     watch = kernel.watch()
     try:
         held, again = Snapshot(), PARTS
         for _ in range(_TRIES):
             times |= dict.fromkeys(again, time.time())
-            held = _over(held, kernel.dump(again - {"rules"}), again, rules)
+            held = _over(held, kernel.dump(again), again)
             again = frozenset().union(*map(touched, _told(watch.read)))
             if not again:
                 break
@@ -130,11 +128,9 @@ def _told(read: Callable[[], list[KernelEvent]]) -> Iterable[KernelEvent]:
         yield from events
 
 
-def _over(held: Snapshot, new: Snapshot, parts: frozenset[str], rules: Rules) -> Snapshot:
+def _over(held: Snapshot, new: Snapshot, parts: frozenset[str]) -> Snapshot:
     """`held` with these parts replaced."""
     fields: dict[str, Any] = {name: getattr(new, name) for name in _FIELDS if name in parts}
-    if "rules" in parts:
-        fields["rules"] = rules()
     if parts & _ROUTES:
         kept = (b for b in held.routes.blocks if _part_of(b.template) not in parts)
         fields["routes"] = RouteTable((*kept, *new.routes.blocks))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 from via6.model import IFF_UP, InterfaceAddress, Link, Neighbour, NexthopObject, Rule
-from via6.netlink.wire import attribute, attribute_u32, attributes, text, u32
+from via6.netlink.wire import U32, attribute, attribute_u32, attributes, text, u32
 from via6.prefix import AF_INET, AF_INET6, Prefix, family_of
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -26,7 +27,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE, IFL
 IFLA_INFO_KIND: Final = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_PROTO = 1, 2, 8, 11
 NDA_DST, NDA_LLADDR = 1, 2
-FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK = 1, 2, 3, 6, 10
+FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_GOTO, FRA_PRIORITY, FRA_FWMARK = 1, 2, 3, 4, 6, 10
 FRA_TABLE, FRA_FWMASK, FRA_OIFNAME, FRA_L3MDEV = 15, 16, 17, 19
 FIB_RULE_INVERT: Final = 2
 NHA_ID, NHA_GROUP, NHA_BLACKHOLE, NHA_OIF, NHA_GATEWAY = 1, 2, 4, 5, 6
@@ -37,6 +38,13 @@ STATES: Final = {
     0x10: "PROBE", 0x20: "FAILED", 0x40: "NOARP", 0x80: "PERMANENT",
 }  # fmt: skip
 ACTIONS: Final = {1: "to_tbl", 2: "goto", 3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+_UNSET: Final = U32.pack(0xFFFFFFFF)
+_MORE: Final = {
+    12: "tun_id", 13: "suppress_ifgroup", 14: "suppress_prefixlength", 20: "uidrange", 22: "ipproto", 23: "sport",
+    24: "dport", 25: "dscp", 26: "flowlabel", 27: "flowlabel",
+}  # fmt: skip
+"""FRA_* (linux/fib_rules.h) that restrict a rule or its outcome and have no place in `Rule`. The kernel tells 13 and 14
+as -1 where they are not set."""
 
 
 def decode_link(payload: bytes) -> tuple[Link | None, str]:
@@ -114,21 +122,31 @@ def _rule_prefix(packed: bytes | None, length: int, size: int) -> Prefix | None:
     return Prefix(packed, length) if packed is not None and len(packed) == size and length <= size * 8 else None
 
 
+def action_with(action: str, more: Iterable[str]) -> str:
+    """The action of a rule that depends on more than `Rule` can say."""
+    words = sorted(set(more))
+    return f"{action} with {', '.join(words)}" if words else action
+
+
 def decode_rule(payload: bytes) -> tuple[Rule | None, str]:
     """RTM_NEWRULE or RTM_DELRULE of IPv4 and IPv6."""
     if len(payload) < 12:
         return None, "rule message shorter than struct fib_rule_hdr"
-    family, dst_len, src_len, _tos, table, action, flags = RULEHDR.unpack_from(payload)
+    family, dst_len, src_len, tos, table, number, flags = RULEHDR.unpack_from(payload)
     size = {AF_INET: 4, AF_INET6: 16}.get(family)
     if size is None:
         return None, f"rule of address family {family}"
     attrs = attributes(payload, 12)
     l3mdev = attrs.get(FRA_L3MDEV, b"")
+    action = ACTIONS.get(number, f"action {number}")
+    if action == "goto":
+        action = f"goto {u32(attrs, FRA_GOTO)}"
+    more = [name for kind, name in _MORE.items() if kind in attrs and attrs[kind] != _UNSET]
     return Rule(
         family=family,
         priority=u32(attrs, FRA_PRIORITY),
         table=u32(attrs, FRA_TABLE, table),
-        action=ACTIONS.get(action, f"action {action}"),
+        action=action_with(action, [*more, "tos"] if tos else more),
         source=_rule_prefix(attrs.get(FRA_SRC), src_len, size),
         destination=_rule_prefix(attrs.get(FRA_DST), dst_len, size),
         iif=text(attrs, FRA_IIFNAME),

@@ -27,9 +27,9 @@ from via6.model import (
     RouteBlock,
     Rule,
 )
+from via6.netlink.objects import action_with
 from via6.netlink.route import TYPES
 from via6.observe.names import METRICS, PREFS, PROTOCOLS, SCOPES, TABLES, number_of
-from via6.observe.snapshot.rules import action_with
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix, PrefixError, mask, parse_address
 
 Json = dict[str, Any]

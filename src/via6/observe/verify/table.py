@@ -259,7 +259,7 @@ class _Lookups:
 
     def _rule(self, rule: Rule) -> tuple[Any, Any]:
         """What a rule alone says; _THROUGH where it says nothing."""
-        told = rule.action.partition(" with ")  # what a rule needs that Rule has no place for (snapshot/rules.py)
+        told = rule.action.partition(" with ")  # what a rule needs that Rule has no place for
         if told[0] == "to_tbl" and not rule.l3mdev:
             starts, numbers = self._table(rule.table)
         elif rule.action in _DISCARDS:
