@@ -4,9 +4,7 @@ The order of a turn is the speaker's contract. What it says of the FIB goes thro
 kernel; only if the kernel has acknowledged all of it, deletions too, is the speaker told so and its Updates leave.
 Hellos and acknowledgements do not wait for that.
 
-After a restart the routes of the last run are still in the kernel and carry on. Nothing is deleted and nothing of what
-was learnt is announced until each of them has been learnt anew, or some seconds have passed: our neighbours still
-believe what the last run told them.
+After a restart the routes of the last run are still in the kernel and carry on; see `babel.adopted`.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from typing import Final
 
 from via6 import policy
 from via6.babel import info
+from via6.babel.adopted import Adopted, adopt
 from via6.babel.model import BabelLink, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
 from via6.babel.source import NAME, BabelSource
 from via6.babel.speaker import Speaker, SpeakerSettings
@@ -29,7 +28,6 @@ from via6.collect.local import sysctl
 from via6.collect.wireguard import babel_findings, is_wireguard
 from via6.config import Config
 from via6.daemon.address import NodeAddress
-from via6.daemon.adopted import Adopted
 from via6.daemon.forwarding import Forwarding
 from via6.daemon.gateway import Gateway
 from via6.daemon.hosts import HostWatch, Prober
@@ -77,7 +75,7 @@ class Babel:
         self._hosts = HostWatch(config.hosts, snapshot, now)
         self._prober = Prober()
         self._source = BabelSource(config.babel.kernel_metric, None)
-        self._adopted: Adopted | None = Adopted(snapshot, config.babel.kernel_metric, now)
+        self._adopted: Adopted | None = adopt(snapshot, config.babel.kernel_metric, now)
         self._started_at = now
         self._deaf_at = inf
         self._links: dict[int, BabelLink] = {}

@@ -17,6 +17,7 @@ from traceback import format_exc
 from typing import TYPE_CHECKING, Final
 
 from via6.babel import info
+from via6.babel.adopted import Adopted
 from via6.babel.model import Arrival, BabelLink, Hop, LinkSettings, SourceInfo, Way
 from via6.babel.speaker import Speaker, SpeakerSettings
 from via6.prefix import Address, Prefix
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 SPIN: Final = 100
 """So many ticks in one instant mean that the speaker's deadline stands still."""
-GRACE_S: Final = 15.0
-"""How long a daemon that has started again waits for what it found to be announced, before it tidies up and speaks."""
 TURN_S: Final = 0.003
 INBOX: Final = 200
 """Inputs that wait for a driver that is busy; more packets are lost, as in a receive buffer."""
@@ -99,9 +98,7 @@ class Router:
         self._alarm = inf
         self._spin = (0.0, 0)
         self._turning = False
-        self._adopted: dict[Prefix, Hop | None] = {}
-        self._complete = True
-        self._grace_until = 0.0
+        self._adopted: Adopted | None = None
 
     def note_way(self, prefix: Prefix, now: float) -> None:
         """The FIB may have another Way for a prefix now."""
@@ -119,14 +116,15 @@ class Router:
     def start(self) -> None:
         """The daemon starts with what was stored and what it finds in the kernel."""
         now = self.world.now
-        self._adopted = self.fib.restart()
-        self._complete = False
-        self._grace_until = now + GRACE_S
-        self.world.at(self._grace_until, self._late, self.lives)
+        hops = self.fib.restart()
+        ways = ((prefix, self.fib.look(prefix)) for prefix in hops)
+        self._adopted = Adopted(hops, (p for p, way in ways if way and way.primary and way.backup), now)
+        for at in self._adopted.deadlines:
+            self.world.at(at, self._late, self.lives)
         stored, families = self.stored, frozenset({len(p.packed) for p in self.world.prefixes} | {4})
         settings = SpeakerSettings(stored.router_id, stored.seqno, families, self.transit_v4)
         try:
-            speaker = Speaker(settings, self.dice, distances=stored.distances, adopted=self._adopted, now=now)
+            speaker = Speaker(settings, self.dice, distances=stored.distances, adopted=hops, now=now)
             self.speaker = speaker
             for end in self.ends.values():
                 end.told = end.downs == 0
@@ -283,7 +281,7 @@ class Router:
         if self._queue:
             if not working:
                 self._next()
-        elif self._complete:
+        elif self._adopted is None:
             speaker.settled(self.world.now)
         self._transmit()
         for event in speaker.events():
@@ -291,19 +289,11 @@ class Router:
         self._set_alarm()
 
     def _tidy(self, speaker: Speaker) -> None:
-        """Once all that was adopted is known again, or nobody waits for it any more, the rest is deleted. Until then
-        nothing is announced."""
-        if self._complete:
+        """Once all that was adopted is known again, or nobody waits for it any more, the rest is deleted."""
+        if self._adopted is None or self._adopted.awaited(speaker.table, self.world.now):
             return
-        lost = []
-        for prefix, hop in self._adopted.items():
-            found = speaker.table.find(prefix.packed, prefix.length)
-            if found is None or (found.selected is None and found.own is None):
-                if hop is not None and self.world.now < self._grace_until:
-                    return
-                lost.append(prefix)
-        speaker.disown(lost)
-        self._complete = True
+        speaker.disown(self._adopted.lost(speaker.table))
+        self._adopted = None
         self._queue.append(Operation("complete"))
 
     def _next(self) -> None:

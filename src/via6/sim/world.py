@@ -18,12 +18,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from via6.babel import info
+from via6.babel.adopted import GRACE_S
 from via6.babel.model import GROUP, PORT, Arrival, Datagram, Hop, Key, LinkSettings
 from via6.prefix import Prefix
 from via6.sim import malice
 from via6.sim.check import Finding, Watch, after_quiet, starving
 from via6.sim.network import ipv4_of, link_local
-from via6.sim.router import GRACE_S, End, Router
+from via6.sim.router import End, Router
 from via6.sim.scenario import Fault, Scenario
 from via6.sim.ways import Forwarding, LightFib, text_of
 

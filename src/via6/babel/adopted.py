@@ -2,11 +2,12 @@
 
 Those routes carry on while the neighbours tell their tables again. Nothing of it is deleted, and nothing of what was
 learnt is announced, until each route has been learnt anew, and its standing backup, too, or some seconds have passed.
+What is not there by then is retracted: our neighbours still believe what the last run told them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from via6.babel.model import Hop
@@ -15,20 +16,21 @@ from via6.babel.table import Table
 from via6.model import PROTO_VIA6, Snapshot
 from via6.prefix import Prefix
 
-_GRACE_S: Final = 15.0
+GRACE_S: Final = 15.0
 _BACKUPS_S: Final = 5.0  # two Hellos and a table
 
 
 class Adopted:
-    """`hops`: per prefix the next hop that is in use, None for what that run held unreachable."""
+    """`hops`: per prefix the next hop that is in use, None for what that run held unreachable. `backed` are the
+    prefixes behind whose route a backup stands."""
 
-    def __init__(self, snapshot: Snapshot, metric: int, now: float) -> None:
-        self.hops: dict[Prefix, Hop | None] = {}
-        for slot in reversed(range(SLOTS)):
-            self.hops.update(_in_slot(snapshot, metric + slot))
-        self._backed = frozenset(prefix for prefix, hop in _in_slot(snapshot, metric + 1) if hop is not None)
-        self._hops_until = now + _GRACE_S if any(self.hops.values()) else now
+    def __init__(self, hops: Mapping[Prefix, Hop | None], backed: Iterable[Prefix], now: float) -> None:
+        self.hops = hops
+        self._backed = frozenset(backed)
+        self._hops_until = now + GRACE_S if any(self.hops.values()) else now
         self._backups_until = now + _BACKUPS_S if self._backed else now
+        self.deadlines = (self._backups_until, self._hops_until)
+        """When `awaited` may change by time alone."""
 
     def awaited(self, table: Table, now: float) -> bool:
         """Something is still missing that may come."""
@@ -41,8 +43,16 @@ class Adopted:
         return [prefix for prefix in self.hops if not _is_learnt(table, prefix)]
 
     def deadline(self, now: float) -> float:
-        """When the next of the two times is over."""
-        return max(self._backups_until if self._backups_until > now else self._hops_until, now)
+        """The next of them."""
+        return min((at for at in self.deadlines if at > now), default=now)
+
+
+def adopt(snapshot: Snapshot, metric: int, now: float) -> Adopted:
+    """What the kernel has of ours in the slots from this metric on."""
+    hops: dict[Prefix, Hop | None] = {}
+    for slot in reversed(range(SLOTS)):
+        hops.update(_in_slot(snapshot, metric + slot))
+    return Adopted(hops, (prefix for prefix, hop in _in_slot(snapshot, metric + 1) if hop is not None), now)
 
 
 def _is_learnt(table: Table, prefix: Prefix) -> bool:

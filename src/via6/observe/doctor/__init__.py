@@ -1,0 +1,1 @@
+"""What is wrong with a node or a network, why, and what mends it."""

@@ -1,0 +1,84 @@
+"""A finding, and what it is found in.
+
+A check is a function from a Case to findings; it reads values and sends nothing. It says a cause, not a symptom: what
+follows from another finding names it in `depends_on`, and is folded under it. What a Case does not hold is no reason
+for a finding: a healthy node has none, and a snapshot that says little finds little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from via6.observe.doctor.measured import Measured
+from via6.observe.node import Node
+from via6.observe.trace.model import Trace
+from via6.prefix import Address
+
+ERROR: Final = "error"  # packets are lost now
+WARNING: Final = "warning"  # some are, or will be
+INFO: Final = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """A mending that is a number under /proc/sys: `net/ipv4/conf/eth1/forwarding`."""
+
+    path: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunCommand:
+    """A mending that is a command, and the command that takes it back (empty: there is none, so it is not safe)."""
+
+    command: tuple[str, ...]
+    undo: tuple[str, ...] = ()
+
+
+Fix = SetSysctl | RunCommand
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`code` is stable (`forwarding-off`), `subject` what it is about on this node (a device, a prefix, an address),
+    `title` one sentence, `evidence` what was read or tried, `breaks` what does not work because of it, `remedy` commands that a
+    person can paste, `depends_on` the ids of the findings that it follows from, `fixes` what `--fix` does (only what is
+    safe: it can be undone and loses no packet that passes now)."""
+
+    code: str
+    severity: str
+    title: str
+    evidence: tuple[str, ...] = ()
+    breaks: str = ""
+    remedy: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    node: str = ""
+    subject: str = ""
+    fixes: tuple[Fix, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Names this finding among all of a report."""
+        return ":".join(filter(None, (self.code, self.node, self.subject)))
+
+    @property
+    def fixable(self) -> bool:
+        """True if `--fix` mends it."""
+        return bool(self.fixes)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is examined: one node, what was tried there (nothing on paper), the other nodes as far as they are known,
+    and where packets are to go, if that was asked (with the way there, if it was traced)."""
+
+    node: Node
+    measured: Measured = field(default_factory=Measured)
+    others: tuple[Node, ...] = ()
+    target: Address | None = None
+    trace: Trace | None = None
+
+
+Check = Callable[[Case], Iterable[Finding]]
