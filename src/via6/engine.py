@@ -16,7 +16,7 @@ from typing import Final
 
 from via6.config import RouteSpec
 from via6.fib import Fib
-from via6.model import PARTS, PROTO_VIA6, TABLE_MAIN, Change, KernelEvent, Overrun, Route, Snapshot
+from via6.model import PARTS, PROTO_VIA6, TABLE_MAIN, Change, KernelEvent, Overrun, Route, RouteBlock, Snapshot
 from via6.prefix import AF_INET6, Address, PrefixMap
 from via6.rib import Cell, Drained, Entry, Rib, RouteUpdate, Update
 from via6.static import NAME, StaticSource, Unmet
@@ -57,7 +57,7 @@ class Engine:
         for event in events:
             if isinstance(event, Overrun):
                 self.stale = True
-            elif not (isinstance(event.object, Route) and _is_ours(event.object)):
+            elif not _is_ours(event.object):
                 concerns = self.view.observe(event) or concerns
             self.fib.observe(event, now)
         if concerns and not self.stale:
@@ -155,8 +155,9 @@ class Engine:
         return (after is not None and self.view.observe(Change(after))) or gone
 
 
-def _is_ours(route: Route) -> bool:
-    return route.protocol == PROTO_VIA6
+def _is_ours(thing: object) -> bool:
+    route = thing.template if isinstance(thing, RouteBlock) else thing
+    return isinstance(route, Route) and route.protocol == PROTO_VIA6
 
 
 def _others(snapshot: Snapshot) -> Snapshot:

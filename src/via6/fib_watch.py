@@ -25,6 +25,7 @@ from via6.model import (
     NexthopObject,
     Overrun,
     Route,
+    RouteBlock,
     Snapshot,
 )
 from via6.prefix import Address
@@ -44,6 +45,11 @@ def observe(fib: Fib, event: KernelEvent, now: float) -> None:
         return
     if isinstance(event.object, Route):
         _route(fib, event.object, event.gone, now)
+    elif isinstance(event.object, RouteBlock):
+        slots = fib.lots.cells.get(cell_of(event.object.template), ())
+        for destination in event.object.destinations if slots else ():
+            if destination in slots:
+                _route(fib, event.object.template.at(destination), event.gone, now)
     elif isinstance(event.object, Link):
         _link(fib, event)
     elif isinstance(event.object, NexthopObject):

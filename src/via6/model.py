@@ -331,10 +331,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One notification: the object as it is now (`gone`: as it was). `replaces`: it took the place of what was in its
-    slot (NLM_F_REPLACE); IPv6 else keeps routes of one metric side by side."""
+    """One notification: the object as it is now (`gone`: as it was); a block stands for as many of
+    them. `replaces`: it took the place of what was in its slot (NLM_F_REPLACE); IPv6 else keeps routes of one metric
+    side by side."""
 
-    object: Link | InterfaceAddress | Route | Neighbour | Rule | NexthopObject
+    object: Link | InterfaceAddress | Route | RouteBlock | Neighbour | Rule | NexthopObject
     gone: bool = False
     replaces: bool = False
 

@@ -19,15 +19,16 @@ So a default of "nothing" holds: an IPv4 island is not reachable by accident.
 addresses. Our own is what it is at the moment: when the link to a connected network dies, that network is learnt from
 the other router on it. A default route is not taken while the node has another one, unless a rule names it.
 
-Everything here is a function of the View and the configuration. `decide` gives a value; if it equals the last one,
-nothing has changed.
+Everything here is a function of the View and the configuration. `Standing` keeps the last answer and says what has
+changed; where routes alone have changed it asks for those prefixes alone, for there may be a million of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import repeat
 from typing import Final
 
 from via6.config import BabelSpec, Config, Rule
@@ -81,13 +82,15 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """Which prefixes are taken; equal if it would say the same. `rules` None: the default policy. `defaults` are the
-    sizes of addresses (4, 16) for which the node has a default route that is not Babel's."""
+    """Which prefixes are taken; equal if it would say the same, but for what is announced. `rules` None: the default
+    policy. `own` are addresses and connected networks. `defaults` are the sizes of addresses (4, 16) for which the node
+    has a default route that is not Babel's."""
 
     families: frozenset[int]
     rules: tuple[Rule, ...] | None = None
     own: frozenset[Prefix] = frozenset()
     defaults: frozenset[int] = frozenset()
+    announced: Container[Prefix] = field(default=(), compare=False)
     _order: _Order = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class Import:
     def accepts(self, prefix: Prefix) -> bool:
         """A route to this prefix may be taken from a neighbour."""
         size = len(prefix.packed)
-        if size not in self.families or prefix in self.own or is_martian(prefix):
+        if size not in self.families or prefix in self.own or prefix in self.announced or is_martian(prefix):
             return False
         second = not prefix.length and size in self.defaults
         if self.rules is None:
@@ -105,68 +108,116 @@ class Import:
         return rule is not None and not rule.deny and (not second or prefix in rule.prefixes)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """`announce` is every prefix that we originate, with its metric; `source` the IPv4 address that our own packets
-    take by Babel's routes (None: let the kernel choose)."""
+class Standing:
+    """What holds now: `announce` is every prefix that we originate, with its metric; `source` the IPv4 address that our
+    own packets take by Babel's routes (None: let the kernel choose)."""
 
-    announce: dict[Prefix, int]
-    imports: Import
-    source: Address | None
+    def __init__(self) -> None:
+        self.announce: dict[Prefix, int] = {}
+        self.imports = Import(frozenset())
+        self.source: Address | None = None
+        self._basis: tuple[object, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        """There is an answer."""
+        return bool(self._basis)
+
+    def follow(
+        self, view: View, config: Config, *, statics: Statics = _NO_STATICS, hosts: Iterable[Address] = ()
+    ) -> tuple[dict[Prefix, int | None], bool]:
+        """What is announced otherwise than at the last call (None: not any more), and whether what is taken has changed
+        for other prefixes than these, too. `hosts` are the addresses of `[[host]]` entries whose host answers."""
+        hosts = frozenset(hosts)
+        touched = view.take_touched()
+        basis = view, config, dict(statics.items()), hosts
+        if touched is None or basis != self._basis:
+            touched = None
+        self._basis = basis
+        if touched is not None:
+            _add_named(touched, config)
+        now = announced(view, config, statics=statics, hosts=hosts, among=touched)
+        before = self.announce
+        changes: dict[Prefix, int | None] = {p: metric for p, metric in now.items() if before.get(p) != metric}
+        looked = before if touched is None else touched.keys()
+        if touched is None or len(now) < len(touched):
+            changes.update((prefix, None) for prefix in looked if prefix in before and prefix not in now)
+        for prefix, metric in changes.items():
+            if metric is None:
+                del self.announce[prefix]
+            else:
+                self.announce[prefix] = metric
+        taken, self.imports = self.imports, imported(view, config, self.announce, statics=statics)
+        self.source = source(view, config, self.announce)
+        return changes, taken != self.imports
 
 
-def decide(view: View, config: Config, *, statics: Statics = _NO_STATICS, hosts: Iterable[Address] = ()) -> Decision:
-    """What holds now. `hosts` are the addresses of `[[host]]` entries whose host answers."""
-    announce = announced(view, config, statics=statics, hosts=hosts)
-    return Decision(announce, imported(view, config, announce, statics=statics), source(view, config, announce))
+def _add_named(touched: PrefixMap[None], config: Config) -> None:
+    """What follows from other routes than that to the prefix itself is asked for always."""
+    for rule in config.babel.exports if config.babel is not None else ():
+        for prefix in rule.prefixes:
+            touched[prefix] = None
+    for prefix in _DEFAULTS.values():
+        touched[prefix] = None
 
 
 # --- what is announced ---------------------------------------------------------------------------------------------
 
 
 def announced(
-    view: View, config: Config, *, statics: Statics = _NO_STATICS, hosts: Iterable[Address] = ()
+    view: View,
+    config: Config,
+    *,
+    statics: Statics = _NO_STATICS,
+    hosts: Iterable[Address] = (),
+    among: PrefixMap[None] | None = None,
 ) -> dict[Prefix, int]:
-    """Every prefix that we originate now, with its metric, in a fixed order."""
+    """Every prefix that we originate now, or those of them that are `among` these, with its metric."""
     babel = config.babel
     if babel is None:
         return {}
     found = {}
-    order = _Order(babel.exports)
-    for prefix, origins in _candidates(view, babel, statics).items():
-        rule = order.first(prefix, origins)
+    first = _Order(babel.exports).first
+    for prefix, origins in _candidates(view, babel, statics, among).items():
+        rule = first(prefix, origins)
         if rule is not None and not rule.deny:
             found[prefix] = rule.metric
     gateway = config.gateway
     if gateway is not None and 4 in babel.families:
-        found.pop(_DEFAULTS[4], None)
+        found.pop(_DEFAULTS[4], None)  # always `among`
         if has_default(view, 4, statics=statics, uplink=gateway.uplink):
             found[_DEFAULTS[4]] = gateway.metric
     if 4 in babel.families:
         for address in hosts:
-            found.setdefault(Prefix(address, 32), 0)
-    return dict(sorted(found.items(), key=lambda item: (item[0].packed, item[0].length)))
+            prefix = Prefix(address, 32)
+            if among is None or prefix in among:
+                found.setdefault(prefix, 0)
+    return found
 
 
-def _candidates(view: View, babel: BabelSpec, statics: Statics) -> dict[Prefix, frozenset[str]]:
+def _candidates(
+    view: View, babel: BabelSpec, statics: Statics, among: PrefixMap[None] | None
+) -> dict[Prefix, frozenset[str]]:
     """What any rule may announce, with the words it goes by."""
     wanted = {rule.source for rule in babel.exports if not rule.deny}
     linked = frozenset(connected(view))
     found: dict[Prefix, frozenset[str]] = {}
     if "connected" in wanted:
-        found = dict.fromkeys(linked, frozenset({"connected"}))
+        _mark(found, "connected", (prefix for prefix in linked if among is None or prefix in among))
     if "static" in wanted:
-        _mark(found, "static", _static(view, statics))
+        _mark(found, "static", _static(view, statics, among))
     named = {prefix for rule in babel.exports if rule.source == "prefix" for prefix in rule.prefixes}
     _mark(found, "prefix", (prefix for prefix in named if _reaches(view, prefix, statics, linked)))
-    return {p: origins for p, origins in found.items() if len(p.packed) in babel.families and not is_martian(p)}
+    sizes = babel.families
+    return {p: origins for p, origins in found.items() if len(p[0]) in sizes and not is_martian(p)}
 
 
 def _mark(found: dict[Prefix, frozenset[str]], word: str, prefixes: Iterable[Prefix]) -> None:
     alone = frozenset({word})
-    for prefix in prefixes:
-        others = found.get(prefix)
-        found[prefix] = alone if others is None else others | alone
+    new = dict.fromkeys(prefixes, alone)
+    for prefix in found.keys() & new.keys():
+        new[prefix] = found[prefix] | alone
+    found.update(new)
 
 
 def connected(view: View) -> Iterable[Prefix]:
@@ -192,18 +243,21 @@ def _prefixes(view: View, own: InterfaceAddress) -> Iterable[Prefix]:
     return (Prefix(mask(own.address, own.length), own.length),)
 
 
-def _static(view: View, statics: Statics) -> Iterable[Prefix]:
-    routes = [route for size in (4, 16) for route in view.routes(size, _BY_HAND)]
-    routes += [route for _, route in statics.items()]
-    # Of a hundred thousand routes most share their next hops, as one object: that is looked at once.
+def _static(view: View, statics: Statics, among: PrefixMap[None] | None) -> Iterable[Prefix]:
+    for size in (4, 16):
+        for block in view.routes(size, _BY_HAND, among):
+            length = block.template.prefix.length
+            if length and block.template.type == "unicast" and view.usable(block.template):
+                yield from map(Prefix._make, zip(block.destinations, repeat(length)))
+    # Of a hundred thousand declared routes most share their next hops, as one object: that is looked at once.
     usable: dict[int, bool] = {}
-    for route in routes:
-        if route.prefix.length and route.type == "unicast":
+    for prefix, route in statics.items():
+        if prefix.length and route.type == "unicast":
             key = -route.nhid or id(route.next_hops)
             if key not in usable:
                 usable[key] = view.usable(route)
-            if usable[key]:
-                yield route.prefix
+            if usable[key] and (among is None or prefix in among):
+                yield prefix
 
 
 def _foreign(view: View, prefix: Prefix, statics: Statics) -> list[Route]:
@@ -240,10 +294,17 @@ def _sums_up(view: View, prefix: Prefix, statics: Statics, linked: frozenset[Pre
     """A longer prefix within this one is reachable."""
     if any(prefix.covers(inner) for inner in linked):
         return True
-    routes = [route for route in view.routes(len(prefix.packed)) if route.protocol != PROTO_VIA6]
-    routes += [route for _, route in statics.items()]
-    inner = (r for r in routes if r.prefix.length > prefix.length and prefix.covers(r.prefix))
-    return any(r.type == "unicast" and view.usable(r) for r in inner)
+    for block in view.routes(len(prefix.packed)):
+        template = block.template
+        longer = template.prefix.length > prefix.length and template.protocol != PROTO_VIA6
+        if longer and _leads(view, template) and any(d in prefix for d in block.destinations):
+            return True
+    inner = (route for at, route in statics.items() if at.length > prefix.length and prefix.covers(at))
+    return any(_leads(view, route) for route in inner)
+
+
+def _leads(view: View, route: Route) -> bool:
+    return route.type == "unicast" and view.usable(route)
 
 
 def has_default(view: View, size: int, *, statics: Statics = _NO_STATICS, uplink: str = "") -> bool:
@@ -260,7 +321,7 @@ def has_default(view: View, size: int, *, statics: Statics = _NO_STATICS, uplink
 # --- what is taken -------------------------------------------------------------------------------------------------
 
 
-def imported(view: View, config: Config, announce: Iterable[Prefix], *, statics: Statics = _NO_STATICS) -> Import:
+def imported(view: View, config: Config, announce: Container[Prefix], *, statics: Statics = _NO_STATICS) -> Import:
     """What is taken from neighbours while we announce these."""
     babel = config.babel
     if babel is None:
@@ -270,19 +331,18 @@ def imported(view: View, config: Config, announce: Iterable[Prefix], *, statics:
     if config.node.address is not None:
         own.add(Prefix(config.node.address, 32))
     defaults = frozenset(size for size in babel.families if has_default(view, size, statics=statics))
-    return Import(babel.families, babel.imports, frozenset(own).union(announce), defaults)
+    return Import(babel.families, babel.imports, frozenset(own), defaults, announce)
 
 
-def source(view: View, config: Config, announce: Iterable[Prefix]) -> Address | None:
+def source(view: View, config: Config, announce: Container[Prefix]) -> Address | None:
     """The IPv4 address that others can answer to: that of the node, else one of an announced network, on lo first."""
     if config.node.address is not None:
         return config.node.address
-    known = frozenset(announce)
     found = []
     for own in view.inventory():
         link = view.links.get(own.ifindex)
         if len(own.address) == 4 and link is not None and any(
-            prefix in known for prefix in (*_prefixes(view, own), Prefix(own.address, 32))
+            prefix in announce for prefix in (*_prefixes(view, own), Prefix(own.address, 32))
         ):  # fmt: skip
             found.append((not link.loopback, own.ifindex, own.address))
     return min(found)[2] if found else None

@@ -8,10 +8,9 @@ the kernel speak, they sort, hash and mask cheaply, and the length tells the fam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 Address = bytes
 
@@ -94,9 +93,9 @@ def is_v4_mapped(address: Address) -> bool:
     return len(address) == 16 and address[:12] == b"\0" * 10 + b"\xff\xff"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Prefix:
-    """`length` leading bits of `packed` (4 or 16 octets); bits behind them are zero."""
+class Prefix(NamedTuple):
+    """`length` leading bits of `packed` (4 or 16 octets); bits behind them are zero. A tuple, because large tables
+    hash, compare and sort them by the hundred thousand."""
 
     packed: Address
     length: int
@@ -114,7 +113,7 @@ class Prefix:
     def __str__(self) -> str:
         return f"{format_address(self.packed)}/{self.length}"
 
-    def __contains__(self, address: Address) -> bool:
+    def __contains__(self, address: Address) -> bool:  # type: ignore[override]
         return len(address) == len(self.packed) and mask(address, self.length) == self.packed
 
     def covers(self, other: Prefix) -> bool:
@@ -160,12 +159,20 @@ class PrefixMap(Generic[V]):
             self[prefix] = value
 
     def __setitem__(self, prefix: Prefix, value: V) -> None:
-        size = len(prefix.packed)
-        cell = self._maps.get((size, prefix.length))
+        self.cell(len(prefix.packed), prefix.length)[prefix.packed] = value
+
+    def cell(self, size: int, length: int) -> dict[Address, V]:
+        """The values of all prefixes of this length, to be added to; one that is left empty costs time."""
+        cell = self._maps.get((size, length))
         if cell is None:
-            cell = self._maps[size, prefix.length] = {}
-            self._lengths[size] = sorted([*self._lengths[size], prefix.length], reverse=True)
-        cell[prefix.packed] = value
+            cell = self._maps[size, length] = {}
+            self._lengths[size] = sorted([*self._lengths[size], length], reverse=True)
+        return cell
+
+    def cells(self, size: int) -> Iterator[tuple[int, Mapping[Address, V]]]:
+        """(length, values) of the addresses of `size` octets, longer prefixes first."""
+        for length in self._lengths[size]:
+            yield length, self._maps[size, length]
 
     def __getitem__(self, prefix: Prefix) -> V:
         return self._maps[len(prefix.packed), prefix.length][prefix.packed]
@@ -194,6 +201,10 @@ class PrefixMap(Generic[V]):
             for length in lengths:
                 for packed, value in self._maps[size, length].items():
                     yield Prefix(packed, length), value
+
+    def keys(self) -> Iterator[Prefix]:
+        """All prefixes, in the order of `items`."""
+        return (prefix for prefix, _ in self.items())
 
     def matches(self, address: Address) -> Iterator[tuple[Prefix, V]]:
         """Every (prefix, value) that contains the address, longest first."""

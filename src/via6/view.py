@@ -6,7 +6,7 @@ without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from via6.model import (
@@ -22,11 +22,15 @@ from via6.model import (
     NextHop,
     NexthopObject,
     Route,
+    RouteBlock,
     Snapshot,
 )
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix, PrefixMap, is_link_local
 
 _BY_HAND: Final = frozenset({PROTO_BOOT, PROTO_STATIC})
+
+_Held = tuple[Route, ...]
+"""The routes of one prefix as templates, in the kernel's order. Prefixes that came together share one tuple."""
 
 
 class View:
@@ -37,10 +41,11 @@ class View:
         self._names: dict[str, int] = {}
         self._addresses: dict[tuple[int, Address], InterfaceAddress] = {}
         self._objects: dict[int, NexthopObject] = {}
-        self._tables: dict[tuple[int, int], PrefixMap[tuple[Route, ...]]] = {}
-        self._by_hand: set[Prefix] = set()
+        self._tables: dict[tuple[int, int], PrefixMap[_Held]] = {}
+        self._by_hand: PrefixMap[None] = PrefixMap()
         self.generation = 0
         """Counts the changes that may concern a resolution."""
+        self._touched: PrefixMap[None] | None = None
         if snapshot is not None:
             self._load(snapshot)
 
@@ -53,8 +58,7 @@ class View:
         self._objects = {o.nhid: o for o in snapshot.nexthops}
         for block in snapshot.routes.blocks:
             if _concerns(block.template):
-                for route in block:
-                    self._add(route)
+                self._add_block(block)
 
     def observe(self, event: KernelEvent) -> bool:
         """Takes a notification; True if a resolution may have changed by it. An Overrun needs a new View."""
@@ -62,11 +66,26 @@ class View:
             return False
         changed = self._observe(event.object, event.gone, event.replaces)
         self.generation += changed
+        if changed and not isinstance(event.object, Route | RouteBlock):
+            self._touched = None
         return changed
+
+    @property
+    def routes_alone(self) -> bool:
+        """Since `take_touched` nothing but routes has changed."""
+        return self._touched is not None
+
+    def take_touched(self) -> PrefixMap[None] | None:
+        """The prefixes of the main table whose routes may have changed since the last call; None: anything may have, as
+        after the first."""
+        touched, self._touched = self._touched, PrefixMap()
+        return touched
 
     def _observe(self, thing: object, gone: bool, replaces: bool) -> bool:
         if isinstance(thing, Route):
-            return _concerns(thing) and (self._remove(thing) if gone else self._add(thing, replaces))
+            thing = RouteBlock(thing.as_template(), (thing.prefix.packed,))
+        if isinstance(thing, RouteBlock):
+            return _concerns(thing.template) and self._routes(thing, gone, replaces)
         if isinstance(thing, Link):
             return self._link(thing, gone)
         if isinstance(thing, InterfaceAddress):
@@ -86,6 +105,14 @@ class View:
             return thing.protocol != PROTO_VIA6 and before_object != self._objects.get(thing.nhid)
         return False
 
+    def _routes(self, block: RouteBlock, gone: bool, replaces: bool) -> bool:
+        if not gone:
+            return self._add_block(block, replaces)
+        changed = False
+        for destination in block.destinations:
+            changed = self._remove(block.template, destination) or changed
+        return changed
+
     def _link(self, link: Link, gone: bool) -> bool:
         before = self.links.get(link.ifindex)
         if before is not None:
@@ -104,49 +131,77 @@ class View:
 
     def _bury(self, ifindex: int) -> None:
         for (_, table), routes in self._tables.items():
+            if table != TABLE_MAIN:
+                continue
             dead = [
-                route
-                for _, found in routes.items()
+                (prefix, route)
+                for prefix, found in routes.items()
                 for route in found
                 if route.next_hops and all(hop.ifindex == ifindex for hop in route.next_hops)
-                and table == TABLE_MAIN
-            ]  # fmt: skip
-            for route in dead:
-                self._remove(route)
+            ]
+            for prefix, route in dead:
+                self._remove(route, prefix.packed)
 
-    def _add(self, route: Route, replaces: bool = False) -> bool:
-        table = self._tables.setdefault((route.family, route.table), PrefixMap())
-        found = table.get(route.prefix)
-        if not found:
-            table[route.prefix] = (route,)
-            self._mark(route, (route,))
-            return True
+    def _table(self, route: Route) -> PrefixMap[_Held]:
+        return self._tables.setdefault((route.family, route.table), PrefixMap())
+
+    def _add_block(self, block: RouteBlock, replaces: bool = False) -> bool:
+        """As `_add` for each; of a full table nearly all are new, and share one tuple."""
+        if not block.destinations:
+            return False
+        template = block.template
+        prefix = template.prefix
+        cell = self._table(template).cell(len(prefix.packed), prefix.length)
+        fresh = dict.fromkeys(block.destinations, (template,))
+        known = cell.keys() & fresh.keys()
+        changed = len(known) < len(fresh)
+        for destination in known:
+            del fresh[destination]
+        cell.update(fresh)
+        if self._touched is not None and template.table == TABLE_MAIN:
+            self._touched.cell(len(prefix.packed), prefix.length).update(dict.fromkeys(fresh))
+        if template.table == TABLE_MAIN and template.protocol in _BY_HAND:
+            self._by_hand.cell(len(prefix.packed), prefix.length).update(dict.fromkeys(fresh))
+        for destination in known:
+            changed = self._add(template, destination, replaces) or changed
+        return changed
+
+    def _add(self, template: Route, destination: Address, replaces: bool = False) -> bool:
+        length = template.prefix.length
+        cell = self._table(template).cell(len(destination), length)
+        found = cell.get(destination, ())
         # IPv6 keeps several routes of one metric side by side if their gateways differ; IPv4 has one per metric.
-        others = [r for r in found if not (r.metric == route.metric if replaces else _same_slot(r, route))]
-        new = tuple(sorted([*others, route], key=_order))
-        table[route.prefix] = new
-        self._mark(route, new)
+        slot = template.metric
+        others = [r for r in found if not (r.metric == slot if replaces else _same_slot(r, template))]
+        new = cell[destination] = tuple(sorted([*others, template], key=_order))
+        self._mark(template, destination, new)
         return new != found
 
-    def _remove(self, route: Route) -> bool:
-        table = self._tables.get((route.family, route.table))
-        found = table.get(route.prefix) if table is not None else None
-        if table is None or not found:
+    def _remove(self, route: Route, destination: Address) -> bool:
+        table = self._table(route)
+        prefix = Prefix(destination, route.prefix.length)
+        found = table.get(prefix)
+        if not found:
             return False
         left = tuple(r for r in found if not _same_slot(r, route))
         if left:
-            table[route.prefix] = left
+            table[prefix] = left
         else:
-            del table[route.prefix]
-        self._mark(route, left)
+            del table[prefix]
+        self._mark(route, destination, left)
         return left != found
 
-    def _mark(self, route: Route, now: tuple[Route, ...]) -> None:
+    def _mark(self, route: Route, destination: Address, now: _Held) -> None:
         """Keeps the prefixes of the main table that somebody has typed in."""
-        if route.table == TABLE_MAIN and any(r.protocol in _BY_HAND for r in now):
-            self._by_hand.add(route.prefix)
-        elif route.table == TABLE_MAIN:
-            self._by_hand.discard(route.prefix)
+        if route.table != TABLE_MAIN:
+            return
+        prefix = Prefix(destination, route.prefix.length)
+        if self._touched is not None:
+            self._touched[prefix] = None
+        if any(r.protocol in _BY_HAND for r in now):
+            self._by_hand[prefix] = None
+        elif prefix in self._by_hand:
+            del self._by_hand[prefix]
 
     # --- questions -------------------------------------------------------------------------------------------------
 
@@ -182,8 +237,8 @@ class View:
     def matches(self, address: Address) -> Iterator[Route]:
         """Routes of the main table that contain the address, in the kernel's order."""
         table = self._tables.get((AF_INET if len(address) == 4 else AF_INET6, TABLE_MAIN))
-        for _, found in table.matches(address) if table is not None else ():
-            yield from found
+        for prefix, found in table.matches(address) if table is not None else ():
+            yield from _at(found, prefix.packed)
 
     def inventory(self) -> Iterator[InterfaceAddress]:
         """Every address of the node, in a fixed order."""
@@ -192,21 +247,30 @@ class View:
     def at(self, prefix: Prefix) -> tuple[Route, ...]:
         """Routes of the main table to exactly this prefix, in the kernel's order."""
         table = self._tables.get((prefix.family, TABLE_MAIN))
-        return (table.get(prefix) if table is not None else None) or ()
+        return _at((table.get(prefix) if table is not None else None) or (), prefix.packed)
 
-    def routes(self, size: int, protocols: frozenset[int] | None = None) -> Iterator[Route]:
-        """Routes of the main table to addresses of `size` octets (4 or 16), all or those of some protocols. Asked for
-        PROTO_BOOT and PROTO_STATIC alone, it does not walk the whole table."""
+    def routes(
+        self, size: int, protocols: frozenset[int] | None = None, among: PrefixMap[None] | None = None
+    ) -> Iterator[RouteBlock]:
+        """Routes of the main table to addresses of `size` octets (4 or 16), all or those of some protocols, to all
+        prefixes or to some. Asked for PROTO_BOOT and PROTO_STATIC alone, it does not walk the whole table."""
         table = self._tables.get((AF_INET if size == 4 else AF_INET6, TABLE_MAIN))
         if table is None:
             return
-        if protocols is not None and protocols <= _BY_HAND:
-            chosen = (prefix for prefix in self._by_hand if len(prefix.packed) == size)
-            prefixes = sorted(chosen, key=lambda prefix: (prefix.packed, prefix.length))
-            cells: Iterable[tuple[Route, ...]] = [table.get(prefix) or () for prefix in prefixes]
-        else:
-            cells = (found for _, found in table.items())
-        yield from (r for found in cells for r in found if protocols is None or r.protocol in protocols)
+        few = protocols is not None and protocols <= _BY_HAND
+        for length, cell in (self._by_hand if few else table).cells(size):
+            full = table.cell(size, length)
+            groups: dict[int, tuple[_Held, list[Address]]] = {}
+            for destination in cell if among is None else cell.keys() & among.cell(size, length).keys():
+                held = full[destination]
+                group = groups.get(id(held))
+                if group is None:
+                    group = groups[id(held)] = held, []
+                group[1].append(destination)
+            for held, destinations in groups.values():
+                for route in held:
+                    if protocols is None or route.protocol in protocols:
+                        yield RouteBlock(route, destinations)
 
     def owns(self, prefix: Prefix) -> bool:
         """The node answers to every address of the prefix."""
@@ -231,6 +295,10 @@ class View:
         members = top.group or ((top.nhid, 1),)
         parts = [(self._objects[nhid], weight) for nhid, weight in members if nhid in self._objects]
         return tuple(NextHop(o.via, o.ifindex, weight, o.flags) for o, weight in parts)
+
+
+def _at(held: _Held, destination: Address) -> tuple[Route, ...]:
+    return tuple(route.at(destination) for route in held)
 
 
 def _concerns(route: Route) -> bool:

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hexfile
-from via6.kernel.watch import decode_notification
 from via6.model import NextHop, Route, RouteTable
 from via6.netlink import burst, wire
+from via6.netlink.notices import Notices
 from via6.netlink.route import RTM_NEWROUTE, decode_route, encode_route
 from via6.prefix import Prefix, mask
 
@@ -68,7 +68,7 @@ def test_messages_end(data: bytes) -> None:
         ack = wire.decode_ack(msg)
         assert ack.errno >= 0
         assert burst.destination_of(ack.request) is None or len(burst.destination_of(ack.request) or b"") in (4, 16)
-    decode_notification(data)
+    Notices().feed(data)
 
 
 @given(st.binary(max_size=100))
@@ -160,5 +160,5 @@ def test_a_megabyte_of_nonsense_is_read_at_once() -> None:
         list(wire.messages(data))
         wire.attributes(data)
         burst.DumpReader().feed(data)
-        decode_notification(data)
+        Notices().feed(data)
     assert time.process_time() - start < 5

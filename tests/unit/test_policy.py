@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from via6.config import Config, declared
 from via6.model import (
@@ -27,7 +29,7 @@ from via6.model import (
     RouteTable,
     Snapshot,
 )
-from via6.policy import Import, announced, decide, has_default, imported, source
+from via6.policy import Import, Standing, announced, has_default, imported, source
 from via6.prefix import AF_INET, Prefix, PrefixMap, mask, parse_address, parse_prefix
 from via6.view import View
 
@@ -286,10 +288,9 @@ def test_hosts_that_answer() -> None:
 
 def test_order_is_fixed() -> None:
     addresses = [net(f"10.{i}.0.1/24", ETH1) for i in range(20)]
-    one = decide(view(*addresses), config("connected"))
-    other = decide(view(*reversed(addresses)), config("connected"))
-    assert one == other
-    assert list(one.announce) == list(other.announce) == sorted(one.announce)
+    one = announced(view(*addresses), config("connected"))
+    other = announced(view(*reversed(addresses)), config("connected"))
+    assert list(one) == list(other)
 
 
 # --- import --------------------------------------------------------------------------------------------------------
@@ -322,7 +323,9 @@ def test_what_we_announce_is_not_taken() -> None:
     node = view(route("10.7/16"))
     assert taken(node, "10.7/16") == ["10.7/16"]  # ours is not announced: metrics decide in the kernel
     made = config("static")
-    assert not decide(node, made).imports.accepts(P("10.7/16"))
+    now = Standing()
+    now.follow(node, made)
+    assert not now.imports.accepts(P("10.7/16"))
 
 
 def test_the_address_of_the_node_is_not_taken_though_it_is_not_there_yet() -> None:
@@ -356,19 +359,65 @@ def test_thousands_of_rules_that_name_prefixes() -> None:
     assert [policy.accepts(prefix) for prefix in asked] == [i != 1 and i < 2000 for i in range(4000)]
 
 
-def test_equal_if_nothing_has_changed() -> None:
+def test_standing_tells_what_has_changed() -> None:
     node = view(net("10.1.0.1/24", ETH1))
-    made = config("connected", imports=["any"])
-    before = decide(node, made)
+    made = config("connected", "static", imports=["any"])
+    now = Standing()
+    assert now.follow(node, made) == ({P("10.1.0.0/24"): 0}, True)
     node.observe(Change(route("10.5/16", protocol=PROTO_BGP)))
-    assert decide(node, made) == before
+    assert now.follow(node, made) == ({}, False)
+    node.observe(Change(route("10.6/16")))
+    assert now.follow(node, made) == ({P("10.6/16"): 0}, False)
+    assert not now.imports.accepts(P("10.6/16"))
     node.observe(Change(route("0/0", protocol=PROTO_BGP)))
-    after = decide(node, made)
-    assert after != before
-    assert after.announce == before.announce
-    assert after.imports != before.imports
-    assert before.imports == replace(before.imports)
+    assert now.follow(node, made) == ({}, True)
+    node.observe(Change(route("10.6/16"), gone=True))
+    assert now.follow(node, made) == ({P("10.6/16"): None}, False)
+    assert now.imports.accepts(P("10.6/16"))
+    assert now.follow(node, config("connected")) == ({}, True)  # other rules of import
+    node.observe(Change(replace(node.links[ETH1], flags=0)))
+    assert now.follow(node, config("connected"))[0] == {P("10.1.0.0/24"): None}
     assert imported(node, Config(), ()) == Import(frozenset())
+
+
+EXPORTS = (
+    ("connected", "static"),
+    ("static", {"prefix": "10.0.0.0/8"}, {"prefix": "10.1.0.0/16", "metric": 7}),
+    ({"prefix": "10.2.0.0/16", "deny": True}, "static", "default", {"prefix": "10.3.1.0/24"}),
+)
+EVENTS = st.tuples(
+    st.sampled_from(("10/8", "10.1/16", "10.2/16", "10.3.1/24", "0/0", "10.9.1.1/32")),
+    st.sampled_from((PROTO_STATIC, PROTO_BOOT, PROTO_BGP)),
+    st.sampled_from((ETH0, ETH1, ETH2)),
+    st.sampled_from((0, 5)),
+    st.sampled_from(("add", "add", "replace", "gone", "gone", "link", "address", "ask")),
+    st.sampled_from(("unicast", "unicast", "unreachable")),
+)
+
+
+@given(st.sampled_from(EXPORTS), st.lists(EVENTS, max_size=25))
+def test_what_follows_from_changes_is_what_a_fresh_look_finds(exports: tuple[Any, ...], events: list[Any]) -> None:
+    """The prefixes that were touched alone, beside everything anew."""
+    node, made, now = view(net("10.9.0.1/24", ETH2)), config(*exports), Standing()
+    said: dict[Prefix, int] = {}
+    for to, protocol, dev, metric, what, kind in [*events, ("", 0, 0, 0, "ask", "")]:
+        if what == "link":
+            node.observe(Change(replace(node.links[dev], flags=WORKS if metric else 0)))
+        elif what == "address":
+            node.observe(Change(net("10.3.1.7/24", dev), gone=bool(metric)))
+        elif what in ("add", "replace", "gone"):
+            one = route(to, dev if kind == "unicast" else 0, protocol=protocol, metric=metric, type=kind)
+            node.observe(Change(one, gone=what == "gone", replaces=what == "replace"))
+        else:
+            before = now.imports
+            changes, imports = now.follow(node, made)
+            said |= {p: m for p, m in changes.items() if m is not None}
+            said = {p: m for p, m in said.items() if changes.get(p, m) is not None}
+            fresh = announced(node, made)
+            assert said == now.announce == fresh
+            assert now.imports == imported(node, made, fresh)
+            assert imports == (before != now.imports)
+            assert now.source == source(node, made, fresh)
 
 
 # --- source address ------------------------------------------------------------------------------------------------
@@ -406,8 +455,8 @@ def test_routes_typed_in_are_found_without_a_walk() -> None:
     node = view(route("10.1/16"), route("10.1/16", metric=5, protocol=PROTO_BGP), route("10.2/16", protocol=PROTO_BGP))
 
     def both() -> tuple[set[Route], set[Route]]:
-        walked = {r for r in node.routes(4) if r.protocol in by_hand}
-        return set(node.routes(4, by_hand)), walked
+        walked = {r for block in node.routes(4) for r in block if r.protocol in by_hand}
+        return {r for block in node.routes(4, by_hand) for r in block}, walked
 
     quick, walked = both()
     assert quick == walked == {route("10.1/16")}

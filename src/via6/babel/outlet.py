@@ -33,6 +33,7 @@ _WINDOWS: Final = (4, 72)
 SPACING_S: Final = 0.004
 """Between two bursts of urgent Updates, so that changes that come together leave together. The first goes at once, and
 requests do not wait: somebody is without a route."""
+_FULL: Final = 100  # Updates that fill a packet: they need not wait either
 _ACK_CS: Final = 20
 _TIMEOUT_S: Final = (0.2, 2.0)
 _DEAF_AFTER: Final = 6
@@ -141,8 +142,12 @@ class Outlet:
             return now
         at = min(self.dump_at, next(iter(self._flights.values())).deadline if self._flights else inf)
         if (self.asks or self.pending or self._dump is not None) and len(self._flights) < int(self._window):
-            at = min(at, now if self.asks and now >= self._deaf_until else max(self._not_before, now))
+            at = min(at, now if self._pressing and now >= self._deaf_until else max(self._not_before, now))
         return at
+
+    @property
+    def _pressing(self) -> bool:
+        return bool(self.asks) or len(self.pending) >= _FULL
 
     # --- packets ---------------------------------------------------------------------------------------------------
 
@@ -153,7 +158,7 @@ class Outlet:
             found += packed(self.replies, room)
             self.replies = []
         deaf = now < self._deaf_until
-        if now < self._not_before and (deaf or not self.asks):
+        if now < self._not_before and (deaf or not self._pressing):
             return found
         if not (self.asks or self.pending or self._dump is not None):
             return found

@@ -10,7 +10,7 @@ that the next Update would make infeasible is out of the kernel before the Updat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -56,6 +56,7 @@ PIECE: Final = 4096
 HOPS: Final = 64
 _NOTES: Final = 256
 _NOTE_S: Final = 10.0
+_ASK_EACH: Final = 64  # prefixes that are asked for one by one; for more of them the whole table is
 _GC_EVERY_S: Final = 30.0
 _UPDATES_PER_S: Final = 2500
 _LONGEST_S: Final = 600.0
@@ -177,16 +178,17 @@ class Speaker:
 
     def announce(self, own: Mapping[Prefix, int], now: float) -> None:
         """All prefixes that originate here, with the metric to begin with."""
-        wanted = {(prefix.packed, prefix.length): metric for prefix, metric in own.items()}
-        for destination in self.table.all():
-            if destination.own is not None and (destination.prefix, destination.length) not in wanted:
-                destination.own = None
-                self.dirty[destination] = None
-        for (prefix, length), metric in wanted.items():
-            destination = self.table.make(prefix, length)
-            if destination.own != metric:
+        mine = (Prefix(d.prefix, d.length) for d in self.table.all() if d.own is not None)
+        self.originate({**{prefix: None for prefix in mine if prefix not in own}, **own}, now)
+
+    def originate(self, changes: Mapping[Prefix, int | None], now: float) -> None:
+        """These prefixes originate here from now on, with the metric to begin with; None: not any more."""
+        find, make, dirty = self.table.find, self.table.make, self.dirty
+        for (prefix, length), metric in changes.items():
+            destination = make(prefix, length) if metric is not None else find(prefix, length)
+            if destination is not None and destination.own != metric:
                 destination.own = metric
-                self.dirty[destination] = None
+                dirty[destination] = None
 
     def accept_now(self, accept: Callable[[Prefix], bool], now: float) -> None:
         """Another import policy: what it denies is dropped, what it allows is asked for."""
@@ -199,6 +201,22 @@ class Speaker:
                     self.flush(route)
         for outlet in self.outlets.values():
             self.ask_everything(outlet.neighbour, now)
+
+    def reconsider(self, prefixes: Collection[Prefix], now: float) -> None:
+        """The import policy may say something else of these alone."""
+        allowed = []
+        for prefix in prefixes:
+            destination = self.table.find(prefix.packed, prefix.length)
+            if (destination is None or destination.own is None) and self.accept(prefix):
+                allowed.append(prefix)
+            elif destination is not None:
+                for route in list(destination.routes):
+                    self.flush(route)
+        for outlet in self.outlets.values() if allowed else ():
+            if len(allowed) > _ASK_EACH:
+                self.ask_everything(outlet.neighbour, now)
+            else:
+                outlet.asks += [encode_route_request(_ae(len(p)), length, p) for p, length in allowed]
 
     def tick(self, now: float) -> None:
         """Does what is due; see `deadline`."""
@@ -396,8 +414,7 @@ class Speaker:
         outlet = self.outlets.get(route.neighbour)
         if outlet is not None:
             destination = route.destination
-            ae = AE_IPV4 if destination.size == 4 else AE_IPV6
-            outlet.asks.append(encode_route_request(ae, destination.length, destination.prefix))
+            outlet.asks.append(encode_route_request(_ae(destination.size), destination.length, destination.prefix))
 
     def ask(self, ask: Ask, neighbour: Neighbour | None, now: float) -> None:
         """A seqno request of our own, unless one is waiting. Without a neighbour: to all that announce this origin."""
@@ -418,9 +435,8 @@ class Speaker:
         """One seqno request on its way."""
         outlet = self.outlets.get(neighbour)
         if outlet is not None:
-            destination = ask.destination
-            ae = AE_IPV4 if destination.size == 4 else AE_IPV6
-            tlv = encode_seqno_request(ae, destination.length, destination.prefix, ask.seqno, hops, ask.router_id)
+            to = ask.destination
+            tlv = encode_seqno_request(_ae(to.size), to.length, to.prefix, ask.seqno, hops, ask.router_id)
             outlet.asks.append(tlv)
 
     def raise_seqno(self) -> None:
@@ -479,6 +495,10 @@ class Speaker:
                 return
         self._gc = iter(self.table.all())
         self._gc_at = now + _GC_EVERY_S
+
+
+def _ae(size: int) -> int:
+    return AE_IPV4 if size == 4 else AE_IPV6
 
 
 __all__ = ["Speaker", "SpeakerSettings"]

@@ -17,7 +17,6 @@ from itertools import islice
 from math import inf
 from typing import Final
 
-from via6 import policy
 from via6.babel import info
 from via6.babel.adopted import Adopted, adopt
 from via6.babel.model import BabelLink, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
@@ -39,6 +38,7 @@ from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
 from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, KernelEvent, Link, Snapshot
+from via6.policy import Standing
 from via6.prefix import Prefix, is_link_local, mask
 
 _REFUSALS_S: Final = 1.0
@@ -80,7 +80,7 @@ class Babel:
         self._deaf_at = inf
         self._links: dict[int, BabelLink] = {}
         self._seen: object = None
-        self._decision: policy.Decision | None = None
+        self._standing = Standing()
         self._review_at = now
         self._undecided = False
         self._decide_at = now
@@ -262,15 +262,16 @@ class Babel:
             if not self._undecided:
                 self._undecided = True
                 self._burst_until = now + _BURSTS_S
-            if self._decision is not None:
+            if self._standing.decided and not view.routes_alone:
                 self._decide_at = max(self._decide_at, min(now + _BURST_S, self._burst_until))
         if self._undecided and self._decide_at <= now:
             # With a hundred thousand exported routes this takes a while; a link that wakes up has three events.
             self._undecided = False
+            alone = view.routes_alone
             self._decide(alive, now)
             took = time.monotonic() - now
-            self._decide_at = now + (1 + _DECIDE_SHARE) * took
-            self._review_at = now
+            self._decide_at = now + (1 if alone else 1 + _DECIDE_SHARE) * took
+            self._review_at = min(self._review_at, now + _BURST_S) if alone else now
         if self._review_at <= now:
             self._review_at = now + _REVIEW_S
             self._complain_of_links(now)
@@ -281,15 +282,17 @@ class Babel:
         config = self._config
         if not self._gateway.settle(view, statics):
             config = replace(config, gateway=None)
-        before = self._decision
-        hosts = [prefix.packed for prefix in sorted(alive)]
-        found = self._decision = policy.decide(view, config, statics=statics, hosts=hosts)
-        if before is None or before.announce != found.announce:
-            self.speaker.announce(found.announce, now)
-        if before is None or before.imports != found.imports:
-            self.speaker.accept_now(found.imports.accepts, now)
-        if self._source.src != found.source:
-            self._source.src = found.source
+        standing = self._standing
+        hosts = [prefix.packed for prefix in alive]
+        changes, imports = standing.follow(view, config, statics=statics, hosts=hosts)
+        if changes:
+            self.speaker.originate(changes, now)
+        if imports:
+            self.speaker.accept_now(standing.imports.accepts, now)
+        elif changes:
+            self.speaker.reconsider(changes, now)
+        if self._source.src != standing.source:
+            self._source.src = standing.source
             updates = self._source.updates(self.speaker.all_ways())
             self._engine.refeed(NAME, updates)  # type: ignore[arg-type]
 
@@ -368,7 +371,7 @@ class Babel:
         if 4 not in self.speaker.families:
             return set(), set()
         links = {i for i, given in self._links.items()}
-        announced = self._decision.announce if self._decision is not None else {}
+        announced = self._standing.announce
         hosts = {
             a.ifindex
             for a in view.inventory()

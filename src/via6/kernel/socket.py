@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from via6.errors import Refusal
@@ -21,7 +22,9 @@ SO_ATTACH_FILTER: Final = 26
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
 
-DATAGRAM: Final = 1 << 18  # the kernel's dumps use at most 32 KiB; single replies less
+DATAGRAM: Final = 96 << 10
+"""The kernel's dumps use at most 32 KiB; the longest attribute of a single reply has 64 KiB. From 128 KiB on malloc
+maps and unmaps a buffer for each call, which takes ten times as long as to receive a notification."""
 DEADLINE_S: Final = 10.0
 
 
@@ -85,7 +88,7 @@ class NetlinkSocket:
 
     def receive(self, deadline_s: float = DEADLINE_S) -> bytes:
         """One datagram of the kernel's; those of other processes are passed over. A deadline of 0 does not wait
-        (BlockingIOError)."""
+        (BlockingIOError; `waiting` is faster)."""
         until = time.monotonic() + deadline_s
         while True:
             self._socket.settimeout(max(until - time.monotonic(), 1e-3) if deadline_s else 0)
@@ -95,12 +98,24 @@ class NetlinkSocket:
             if deadline_s and time.monotonic() > until:  # somebody floods us
                 raise TimeoutError
 
+    def waiting(self, most: int) -> Iterator[bytes]:
+        """The kernel's datagrams that are there, at most so many."""
+        self._socket.settimeout(0)
+        receive = self._socket.recvfrom
+        for _ in range(most):
+            try:
+                data, (portid, _groups) = receive(DATAGRAM)
+            except BlockingIOError:
+                return
+            if portid == 0:
+                yield data
+
     def drain(self) -> None:
         """Throws away what waits, so that the next answer is an answer to the next question. Bounded."""
         for _ in range(1 << 16):
             try:
-                self.receive(0)
-            except BlockingIOError:
+                for _ in self.waiting(1 << 16):
+                    pass
                 return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:

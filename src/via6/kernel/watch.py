@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from via6.kernel.socket import NetlinkSocket
-from via6.model import Change, KernelEvent, Overrun
-from via6.netlink import objects
-from via6.netlink.route import RTM_DELROUTE, RTM_NEWROUTE, decode_route
-from via6.netlink.wire import NLM_F_REPLACE, messages
+from via6.model import KernelEvent, Overrun
+from via6.netlink.notices import Notices
 
 # RTNLGRP_* of linux/rtnetlink.h
 LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, NEXTHOP = (
     1, 3, 5, 7, 8, 9, 11, 19, 32,
 )  # fmt: skip
 
-_TURN: Final = 1024  # datagrams read at one go, so that a flood does not starve the reader's other work
-
-_DECODERS: Final[dict[int, tuple[Callable[[bytes], tuple[Any, str]], bool]]] = {
-    RTM_NEWROUTE: (decode_route, False),
-    RTM_DELROUTE: (decode_route, True),
-    objects.RTM_NEWLINK: (objects.decode_link, False),
-    objects.RTM_DELLINK: (objects.decode_link, True),
-    objects.RTM_NEWADDR: (objects.decode_address, False),
-    objects.RTM_DELADDR: (objects.decode_address, True),
-    objects.RTM_NEWNEIGH: (objects.decode_neighbour, False),
-    objects.RTM_DELNEIGH: (objects.decode_neighbour, True),
-    objects.RTM_NEWRULE: (objects.decode_rule, False),
-    objects.RTM_DELRULE: (objects.decode_rule, True),
-    objects.RTM_NEWNEXTHOP: (objects.decode_nexthop, False),
-    objects.RTM_DELNEXTHOP: (objects.decode_nexthop, True),
-}
-
-
-def decode_notification(data: bytes) -> list[KernelEvent]:
-    """The changes told by one datagram; what cannot be decoded is passed over."""
-    found: list[KernelEvent] = []
-    for msg in messages(data):
-        decoder, gone = _DECODERS.get(msg.type, (None, False))
-        value = decoder(msg.payload)[0] if decoder else None
-        if value is not None:
-            found.append(Change(value, gone, bool(msg.flags & NLM_F_REPLACE)))
-    return found
+_BUFFER: Final = 32 << 20  # of which the kernel takes what waits: 70,000 routes of another program
+_TURN: Final = 4096  # datagrams read at one go, so that a flood does not starve the reader's other work
 
 
 class LinuxWatch:
     """Implements `model.Watch`. After an Overrun the reader dumps: nothing else tells what was lost."""
 
-    def __init__(self, *, ignore: int = 0, neighbours: bool = False, receive_buffer: int = 8 << 20) -> None:
+    def __init__(self, *, ignore: int = 0, neighbours: bool = False, receive_buffer: int = _BUFFER) -> None:
         self._socket = NetlinkSocket(receive_buffer)
+        self._notices = Notices()
         if ignore:
             self._socket.ignore(ignore)
         for group in (LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, IPV6_RULE, NEXTHOP):
@@ -66,18 +39,19 @@ class LinuxWatch:
 
     def read(self) -> list[KernelEvent]:
         """What waits, oldest first; never blocks."""
-        found: list[KernelEvent] = []
-        for _ in range(_TURN):
-            try:
-                found += decode_notification(self._socket.receive(0))
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                # What still waits was told before the loss. Read after the dump that must come now, it would undo
-                # what the dump says of things whose last notification is among the lost ones.
-                self._socket.drain()
-                found.append(Overrun())
-                break
-        return found
+        feed = self._notices.feed
+        try:
+            for datagram in self._socket.waiting(_TURN):
+                feed(datagram)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            # What still waits was told before the loss. Read after the dump that must come now, it would undo
+            # what the dump says of things whose last notification is among the lost ones.
+            self._socket.drain()
+            return [*self._notices.take(), Overrun()]
+        return self._notices.take()
+
+    def drain(self) -> None:
+        """Throws away what waits: a dump will tell."""
+        self._socket.drain()

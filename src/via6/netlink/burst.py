@@ -22,8 +22,8 @@ from via6.netlink.route import DESTINATION_AT, FLAGS, RTA_DST, RTM_DELROUTE, RTM
 from via6.netlink.wire import ATTR, HEADER, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, U16, align, message
 from via6.prefix import AF_INET, Address
 
-_DUMP_DST_AT: Final = 16 + 12 + 8 + 4  # header, rtmsg, RTA_TABLE, header of RTA_DST
-_DST_HEADER: Final = ATTR.pack(8, RTA_DST)
+DUMP_DST_AT: Final = 16 + 12 + 8 + 4  # header, rtmsg, RTA_TABLE, header of RTA_DST
+DST_HEADER: Final = ATTR.pack(8, RTA_DST)
 _NEWROUTE: Final = U16.pack(RTM_NEWROUTE)
 _RUN: Final = 16  # messages that are tried at once at first; twice as many each time that they were alike
 _LONGEST_RUN: Final = 4096
@@ -83,7 +83,7 @@ class DumpReader:
             if length < 16 or offset + length > end:
                 self._note("message longer than its datagram")
                 return
-            at = offset + _DUMP_DST_AT
+            at = offset + DUMP_DST_AT
             # What is known by its head is a route, with its destination in this place.
             block = blocks.get((data[offset:at], data[at + 4 : offset + length]))
             if block is not None and block is not before:
@@ -110,13 +110,13 @@ class DumpReader:
 
     def _run(self, data: bytes, offset: int, length: int) -> int:
         """Messages of this length that follow each other; returns the offset behind them."""
-        at = offset + _DUMP_DST_AT
-        fits = length % 4 == 0 and length > _DUMP_DST_AT + 4 and data[offset + 16] == AF_INET
-        if not fits or data[at - 4 : at] != _DST_HEADER:
+        at = offset + DUMP_DST_AT
+        fits = length % 4 == 0 and length > DUMP_DST_AT + 4 and data[offset + 16] == AF_INET
+        if not fits or data[at - 4 : at] != DST_HEADER:
             return self._single(data, offset, length)
         count = min((len(data) - offset) // length, self._run_length)
         rows = struct.iter_unpack(
-            f"{_DUMP_DST_AT}s4s{length - _DUMP_DST_AT - 4}s", memoryview(data)[offset : offset + count * length]
+            f"{DUMP_DST_AT}s4s{length - DUMP_DST_AT - 4}s", memoryview(data)[offset : offset + count * length]
         )
         heads, destinations, tails = zip(*rows, strict=True)
         head, tail = heads[0], tails[0]
@@ -129,7 +129,7 @@ class DumpReader:
         size = data[offset : offset + 4]
         for head, destination, tail in zip(heads, destinations, tails, strict=True):
             # A message of another length ends the run; another attribute in the destination's place ends it, too.
-            if head[:4] != size or head[4:6] != _NEWROUTE or head[-4:] != _DST_HEADER or head[16] != AF_INET:
+            if head[:4] != size or head[4:6] != _NEWROUTE or head[-4:] != DST_HEADER or head[16] != AF_INET:
                 break
             block = self._blocks.get((head, tail))
             if block is None:
