@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Final
 
 from via6.config import BabelSpec, Config, Rule
@@ -52,6 +52,7 @@ _NO_STATICS: Final[Statics] = PrefixMap()
 _BY_HAND: Final = frozenset({PROTO_BOOT, PROTO_STATIC})
 _DROPS: Final = ("blackhole", "unreachable", "prohibit")
 _DEFAULTS: Final = {4: Prefix(bytes(4), 0), 16: Prefix(bytes(16), 0)}
+_PIECE: Final = 1 << 14
 _IFA_F_NOPREFIXROUTE: Final = 0x200  # linux/if_addr.h
 
 
@@ -117,31 +118,48 @@ class Standing:
         self.imports = Import(frozenset())
         self.source: Address | None = None
         self._basis: tuple[object, ...] = ()
+        self._todo: PrefixMap[None] = PrefixMap()
 
     @property
     def decided(self) -> bool:
         """There is an answer."""
         return bool(self._basis)
 
+    @property
+    def complete(self) -> bool:
+        """Every prefix that was touched has been looked at."""
+        return not len(self._todo)
+
     def follow(
-        self, view: View, config: Config, *, statics: Statics = _NO_STATICS, hosts: Iterable[Address] = ()
+        self,
+        view: View,
+        config: Config,
+        *,
+        statics: Statics = _NO_STATICS,
+        hosts: Iterable[Address] = (),
+        most: int = _PIECE,
     ) -> tuple[dict[Prefix, int | None], bool]:
         """What is announced otherwise than at the last call (None: not any more), and whether what is taken has changed
-        for other prefixes than these, too. `hosts` are the addresses of `[[host]]` entries whose host answers."""
+        for other prefixes than these, too. `hosts` are the addresses of `[[host]]` entries whose host answers. At most
+        `most` prefixes are looked at; until it is `complete`, there is more to come."""
         hosts = frozenset(hosts)
         touched = view.take_touched()
         basis = view, config, dict(statics.items()), hosts
         if touched is None or basis != self._basis:
-            touched = None
+            touched = view.by_hand()
+            for prefix in chain((Prefix(host, 32) for host in hosts), connected(view), statics.keys(), self.announce):
+                touched[prefix] = None
+            self._todo = touched
+        else:
+            self._todo.absorb(touched)
         self._basis = basis
-        if touched is not None:
-            _add_named(touched, config)
-        now = announced(view, config, statics=statics, hosts=hosts, among=touched)
+        piece = self._todo.take(most)
+        _add_named(piece, config)
+        now = announced(view, config, statics=statics, hosts=hosts, among=piece)
         before = self.announce
         changes: dict[Prefix, int | None] = {p: metric for p, metric in now.items() if before.get(p) != metric}
-        looked = before if touched is None else touched.keys()
-        if touched is None or len(now) < len(touched):
-            changes.update((prefix, None) for prefix in looked if prefix in before and prefix not in now)
+        if len(now) < len(piece):
+            changes.update((prefix, None) for prefix, _ in piece.items() if prefix in before and prefix not in now)
         for prefix, metric in changes.items():
             if metric is None:
                 del self.announce[prefix]

@@ -206,6 +206,25 @@ class PrefixMap(Generic[V]):
         """All prefixes, in the order of `items`."""
         return (prefix for prefix, _ in self.items())
 
+    def absorb(self, other: PrefixMap[V]) -> None:
+        """Takes over what is in another."""
+        for (size, length), cell in other._maps.items():
+            self.cell(size, length).update(cell)
+
+    def take(self, most: int) -> PrefixMap[V]:
+        """At most so many, which are not here any more."""
+        taken: PrefixMap[V] = PrefixMap()
+        for size, length in list(self._maps):
+            cell = self._maps[size, length]
+            if len(cell) > most:
+                taken.cell(size, length).update(cell.popitem() for _ in range(most))
+                break
+            most -= len(cell)
+            taken.cell(size, length).update(cell)
+            del self._maps[size, length]
+            self._lengths[size].remove(length)
+        return taken
+
     def matches(self, address: Address) -> Iterator[tuple[Prefix, V]]:
         """Every (prefix, value) that contains the address, longest first."""
         size = len(address)

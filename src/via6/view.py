@@ -272,6 +272,12 @@ class View:
                     if protocols is None or route.protocol in protocols:
                         yield RouteBlock(route, destinations)
 
+    def by_hand(self) -> PrefixMap[None]:
+        """The prefixes of the main table that somebody has typed in."""
+        found: PrefixMap[None] = PrefixMap()
+        found.absorb(self._by_hand)
+        return found
+
     def owns(self, prefix: Prefix) -> bool:
         """The node answers to every address of the prefix."""
         if prefix.is_host and self.is_own(prefix.packed):

@@ -395,8 +395,10 @@ EVENTS = st.tuples(
 )
 
 
-@given(st.sampled_from(EXPORTS), st.lists(EVENTS, max_size=25))
-def test_what_follows_from_changes_is_what_a_fresh_look_finds(exports: tuple[Any, ...], events: list[Any]) -> None:
+@given(st.sampled_from(EXPORTS), st.lists(EVENTS, max_size=25), st.sampled_from((1, 3, 1000)))
+def test_what_follows_from_changes_is_what_a_fresh_look_finds(
+    exports: tuple[Any, ...], events: list[Any], most: int
+) -> None:
     """The prefixes that were touched alone, beside everything anew."""
     node, made, now = view(net("10.9.0.1/24", ETH2)), config(*exports), Standing()
     said: dict[Prefix, int] = {}
@@ -410,7 +412,12 @@ def test_what_follows_from_changes_is_what_a_fresh_look_finds(exports: tuple[Any
             node.observe(Change(one, gone=what == "gone", replaces=what == "replace"))
         else:
             before = now.imports
-            changes, imports = now.follow(node, made)
+            changes, imports = now.follow(node, made, most=most)
+            for _ in range(20):
+                if now.complete:
+                    break
+                more, again = now.follow(node, made, most=most)
+                changes, imports = changes | more, imports or again
             said |= {p: m for p, m in changes.items() if m is not None}
             said = {p: m for p, m in said.items() if changes.get(p, m) is not None}
             fresh = announced(node, made)

@@ -33,7 +33,7 @@ _WINDOWS: Final = (4, 72)
 SPACING_S: Final = 0.004
 """Between two bursts of urgent Updates, so that changes that come together leave together. The first goes at once, and
 requests do not wait: somebody is without a route."""
-_FULL: Final = 100  # Updates that fill a packet: they need not wait either
+_FULL: Final = 128  # Updates that fill a packet: they need not wait either
 _ACK_CS: Final = 20
 _TIMEOUT_S: Final = (0.2, 2.0)
 _DEAF_AFTER: Final = 6
@@ -81,6 +81,8 @@ class Outlet:
         self._deaf_until = -inf
         self._not_before = -inf
         self.dumped_at = -inf
+        self.asked = False
+        """It has asked for everything. The first time that is what it is told anyway, as a new neighbour."""
 
     def start_dump(self, destinations: list[Destination], interval_s: float, now: float, next_at: float) -> None:
         """Everything, from the beginning; Updates announce this interval from now on."""

@@ -265,10 +265,10 @@ class Babel:
             if self._standing.decided and not view.routes_alone:
                 self._decide_at = max(self._decide_at, min(now + _BURST_S, self._burst_until))
         if self._undecided and self._decide_at <= now:
-            # With a hundred thousand exported routes this takes a while; a link that wakes up has three events.
-            self._undecided = False
+            # A link that wakes up has three events; a large table is looked at in pieces.
             alone = view.routes_alone
             self._decide(alive, now)
+            self._undecided = not self._standing.complete
             took = time.monotonic() - now
             self._decide_at = now + (1 if alone else 1 + _DECIDE_SHARE) * took
             self._review_at = min(self._review_at, now + _BURST_S) if alone else now
