@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -305,44 +304,6 @@ def unsilence(lab: Lab, cable: Cable) -> None:
 def via6_words(*words: str) -> list[str]:
     """A command line of via6. BENCH_PYTHON may name a script that comes before `-m via6`, such as a profiler."""
     return [sys.executable, "-P", *os.environ.get("BENCH_PYTHON", "").split(), "-m", "via6", *words]
-
-
-class Child:
-    """A process of ours in a node; what its function returned comes back pickled."""
-
-    def __init__(self, pid: int, stop: int, answer: int) -> None:
-        self._pid, self._stop, self._answer = pid, stop, answer
-
-    def end(self) -> bytes:
-        """Tells it to stop (its pipe is closed) and waits for its answer."""
-        os.close(self._stop)
-        with open(self._answer, "rb") as stream:
-            data = stream.read()
-        os.waitpid(self._pid, 0)
-        return data
-
-
-def inside_node(lab: Lab, node: str, work: Callable[[int], object]) -> Child:
-    """work(descriptor) in a child process in the node's namespace; the descriptor reads b"" when it shall end."""
-    stopping, stop = os.pipe2(os.O_CLOEXEC)
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.close(stop)
-            lab.enter(node)
-            with contextlib.suppress(OSError, AttributeError):
-                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))  # its clock counts, not its work
-            data = pickle.dumps(work(stopping))
-            with open(writing, "wb") as stream:
-                stream.write(data)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(stopping)
-    os.close(writing)
-    return Child(pid, stop, reading)
 
 
 def start_all(lab: Lab, static_at: str = "", link_detect: bool = False) -> float:

@@ -4,20 +4,13 @@
          |         |         to that behind r2, which has none: r4's way there is longer than r1's own. The link that
     h4 - r4 ----- r3 - h3    the stream uses at r1 is cut (r1 loses its carrier) or made to drop what it is given.
 
-Every packet has a number and the time at which it left, so the outage is seen by the sender's clock: from the first
-lost packet to the first that arrives again. With many routes the same router announces them beside its island.
+The stream is that of `via6.lab.stream`. With many routes the same router announces them beside its island.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import pickle
-import socket
 import statistics
-import struct
 import time
-from collections import deque
 from dataclasses import dataclass, replace
 from socket import if_nametoindex
 from typing import Final
@@ -30,7 +23,6 @@ from babel_lab import (
     cable_between,
     cpu_s,
     extra,
-    inside_node,
     memory_mb,
     silence,
     start_all,
@@ -43,15 +35,12 @@ from babel_lab import (
 from common import Row
 from via6.kernel.linux import LinuxKernel
 from via6.lab.namespaces import Lab, ip_batch
+from via6.lab.stream import Stream
 from via6.lab.topology import Topology
 from via6.model import PROTO_STATIC, Burst, NextHop, Plan, Route, RouteBlock
-from via6.prefix import Prefix, format_address
+from via6.prefix import Prefix
 
-RATE: Final = 1000
 _STEADY_S: Final = 2.0
-_WHOLE: Final = 0.95
-_PORT: Final = 4711
-_NUMBER: Final = struct.Struct("=I")
 _RING: Final = [("r1", "r2"), ("r2", "r3"), ("r3", "r4"), ("r4", "r1")]
 
 
@@ -74,95 +63,6 @@ def ring(kind: str, hello_ms: int = 0) -> Topology:
     """The lab."""
     made = topology(["r1", "r2", "r3", "r4"], _RING, lans=True, kind=kind)
     return replace(made, routers=tuple(replace(r, hello_interval_ms=hello_ms) for r in made.routers))
-
-
-# --- the stream ----------------------------------------------------------------------------------------------------
-
-
-def _send(to: str, stop: int) -> list[float]:
-    """When each packet left; until `stop` (a pipe) is closed."""
-    out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    out.connect((to, _PORT))
-    os.set_blocking(stop, False)
-    times: list[float] = []
-    due = time.monotonic()
-    while True:
-        due += 1 / RATE
-        now = time.monotonic()
-        if now < due:
-            time.sleep(due - now)
-        elif now > due + 0.05:  # the machine was busy elsewhere: no burst afterwards
-            due = now
-        times.append(time.monotonic())
-        try:
-            out.send(_NUMBER.pack(len(times) - 1))
-        except OSError:
-            continue
-        if not len(times) % 16:
-            try:
-                if os.read(stop, 1) == b"":
-                    return times
-            except BlockingIOError:
-                continue
-
-
-def _receive(stop: int, count: mmap.mmap) -> set[int]:
-    """The numbers that arrived; how many there are so far stands in `count`."""
-    into = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    into.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
-    into.bind(("0.0.0.0", _PORT))
-    into.settimeout(0.05)
-    os.set_blocking(stop, False)
-    found: set[int] = set()
-    while True:
-        try:
-            found.add(_NUMBER.unpack(into.recv(16))[0])
-            count[:4] = _NUMBER.pack(len(found))
-        except TimeoutError:
-            try:
-                if os.read(stop, 1) == b"":
-                    return found
-            except BlockingIOError:
-                continue
-
-
-class Stream:
-    """From one host to another, in two processes, from now until `end`."""
-
-    def __init__(self, lab: Lab, source: str, target: str) -> None:
-        address = format_address(lab.topology.host[target].address)
-        self._count = mmap.mmap(-1, _NUMBER.size)
-        self._receiver = inside_node(lab, target, lambda stop: _receive(stop, self._count))
-        time.sleep(0.2)
-        self._sender = inside_node(lab, source, lambda stop: _send(address, stop))
-
-    def wait_steady(self, longest_s: float) -> None:
-        """Waits until for the last `_STEADY_S`, which begin now at the soonest, the stream came nearly whole."""
-        end = time.monotonic() + longest_s
-        marks: deque[tuple[float, int]] = deque()
-        while (now := time.monotonic()) < end:
-            marks.append((now, _NUMBER.unpack(self._count[:])[0]))
-            while now - marks[0][0] > _STEADY_S + 0.1:
-                marks.popleft()
-            seconds, came = now - marks[0][0], marks[-1][1] - marks[0][1]
-            if seconds >= _STEADY_S and came >= _WHOLE * RATE * seconds:
-                return
-            time.sleep(0.05)
-
-    def end(self) -> tuple[list[float], list[int]]:
-        """(when each left, the numbers that did not arrive)."""
-        times: list[float] = pickle.loads(self._sender.end())
-        time.sleep(0.3)
-        arrived: set[int] = pickle.loads(self._receiver.end())
-        return times, [number for number in range(len(times)) if number not in arrived]
-
-
-def outage(times: list[float], lost: list[int]) -> float:
-    """Seconds from the first lost packet to the first that arrived after the last lost one; 0 if none was lost."""
-    if not lost:
-        return 0.0
-    after = min(lost[-1] + 1, len(times) - 1)
-    return times[after] - times[lost[0]]
 
 
 # --- one measurement -----------------------------------------------------------------------------------------------
@@ -236,13 +136,27 @@ def _try(lab: Lab, case: Case, target: str, wires: dict[str, Wire]) -> tuple[flo
     far = _towards(lab, target)
     cable = cable_between(lab, near, far)
     silent = case.how == "silent"
-    stream = Stream(lab, "r1-h", target)
+    hosts = lab.topology.host
+    stream = Stream(lab, hosts["r1-h"], hosts[target])
     time.sleep(1.0)
+    cut_at = time.monotonic()
     silence(lab, cable) if silent else wires[far].cut(near, far)
-    stream.wait_steady(case.longest_s)
-    times, lost = stream.end()
+    _wait_steady(stream, case.longest_s)
+    seen = stream.passage(cut_at)
+    back = not stream.passage(time.monotonic() - _STEADY_S / 2).lost
+    stream.stop()
     unsilence(lab, cable) if silent else wires[far].heal(near, far)
-    return outage(times, lost), len(lost), not lost or lost[-1] < len(times) - 1
+    return seen.outage_s, seen.lost, back
+
+
+def _wait_steady(stream: Stream, longest_s: float) -> None:
+    """Waits until the stream came whole for `_STEADY_S`, which begin now at the soonest."""
+    end = time.monotonic() + longest_s
+    since = time.monotonic()
+    while time.monotonic() < min(end, since + _STEADY_S):
+        time.sleep(0.05)
+        if stream.passage(since).lost:
+            since = time.monotonic()
 
 
 def idle(kind: str, seconds: float) -> list[Row]:

@@ -85,6 +85,8 @@ class Stream:
         try:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             die_with_parent(signal.SIGKILL)
+            with contextlib.suppress(OSError, AttributeError):  # an ordinary user may not
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # its clock counts, and it works little
             work()
             code = OK
         except KeyboardInterrupt:  # before SIGINT was ours: no fault
