@@ -25,7 +25,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from via6.babel.model import LinkSettings
-from via6.config_babel import BabelSpec, GatewaySpec, HostSpec, KeySpec, LinkSpec, NodeSpec, Rule
+from via6.config_babel import BabelSpec, GatewaySpec, HostSpec, KeySpec, LinkSpec, NodeSpec, Rule, TraceSpec
 from via6.config_tables import read as read_tables
 from via6.config_text import HopTable, Lines, Problem, RawRoute, device_fault, read, short
 from via6.model import TABLE_DEFAULT, TABLE_MAIN
@@ -45,13 +45,14 @@ from via6.prefix import (
 
 __all__ = [
     "BabelSpec", "Config", "GatewaySpec", "HostSpec", "KeySpec", "LinkSpec", "NodeSpec", "Problem", "RouteSpec", "Rule",
-    "ViaSpec", "declared", "parse",
+    "TraceSpec", "ViaSpec", "declared", "parse",
 ]  # fmt: skip
 
 TYPES: Final = ("unicast", "blackhole", "unreachable", "prohibit")
 _TABLES: Final = {"main": TABLE_MAIN, "default": TABLE_DEFAULT}
 _U32: Final = 2**32 - 1
 _NO_NODE: Final = NodeSpec()
+_TRACE: Final = TraceSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Config:
     babel: BabelSpec | None = None
     gateway: GatewaySpec | None = None
     hosts: tuple[HostSpec, ...] = ()
+    trace: TraceSpec = _TRACE
 
     def link(self, name: str) -> LinkSettings | None:
         """How Babel is spoken on the interface of this name; None: not at all. Where hosts are declared, only the
@@ -397,7 +399,7 @@ def declared(tables: Mapping[str, Any], name: str) -> tuple[Config | None, list[
     problems = [replace(p, file=name) for p in problems]
     if any(p.severity == "error" for p in problems):
         return None, problems
-    return Config((), found.node, found.babel, found.gateway, found.hosts), problems
+    return Config((), found.node, found.babel, found.gateway, found.hosts, found.trace), problems
 
 
 def parse(data: bytes, name: str) -> tuple[Config | None, list[Problem]]:
@@ -425,4 +427,4 @@ def parse(data: bytes, name: str) -> tuple[Config | None, list[Problem]]:
     problems = [replace(p, file=name) for p in sorted(problems, key=lambda p: p.line)]
     if any(p.severity == "error" for p in problems):
         return None, problems
-    return Config(tuple(routes), tables.node, tables.babel, tables.gateway, tables.hosts), problems
+    return Config(tuple(routes), tables.node, tables.babel, tables.gateway, tables.hosts, tables.trace), problems

@@ -190,6 +190,19 @@ class GatewaySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSpec:
+    """`[trace]`: whether questions of other nodes where a packet goes are answered, and on which interfaces (globs)
+    they are asked and answered besides those on which Babel is spoken."""
+
+    answer: bool = True
+    interfaces: tuple[str, ...] = ()
+
+    def asks_on(self, name: str) -> bool:
+        """An interface of this name is among `interfaces`."""
+        return _speaks(self.interfaces, name)
+
+
+@dataclass(frozen=True, slots=True)
 class HostSpec:
     """`[[host]]`: IPv4 addresses (4 octets each) that a host on the link `interface` has. It is the neighbour with this
     `mac` (6 octets) or IPv6 address `via`; with neither it speaks Babel itself and may announce these and no others.

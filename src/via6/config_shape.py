@@ -68,6 +68,13 @@ class GatewayTable(msgspec.Struct):
     metric: int | None = None
 
 
+class TraceTable(msgspec.Struct):
+    """`[trace]` as written."""
+
+    answer: bool = True
+    interfaces: str | list[str] | None = None
+
+
 class HostTable(msgspec.Struct):
     """One `[[host]]` as written."""
 
@@ -86,6 +93,7 @@ WANTED: Final = {
     "split_horizon": "true or false, without quotes",
     "accept_all": "true or false, without quotes",
     "masquerade": "true or false, without quotes",
+    "answer": "true or false, without quotes",
     "algorithm": "a word in quotes: " + " or ".join(ALGORITHMS),
     "secret": "hexadecimal digits in quotes: `openssl rand -hex 32` makes some",
     "file": 'a path in quotes: file = "/etc/via6/babel.keys"',

@@ -25,6 +25,7 @@ from via6.config_babel import (
     KeySpec,
     LinkSpec,
     NodeSpec,
+    TraceSpec,
     is_martian,
     name_fault,
     secret_fault,
@@ -44,6 +45,7 @@ from via6.config_shape import (
     KeyTable,
     NodeTable,
     Report,
+    TraceTable,
     as_list,
     glob_fault,
     is_glob,
@@ -65,6 +67,7 @@ class Tables:
     babel: BabelSpec | None = None
     gateway: GatewaySpec | None = None
     hosts: tuple[HostSpec, ...] = ()
+    trace: TraceSpec = TraceSpec()  # noqa: RUF009 - frozen
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------
@@ -385,6 +388,11 @@ def _node(report: Report, raw: dict[str, Any]) -> NodeSpec:
     return NodeSpec(name or "", address)
 
 
+def _trace(report: Report, raw: dict[str, Any]) -> TraceSpec:
+    table = shaped(TraceTable, raw, report)
+    return TraceSpec(table.answer, _interfaces(report, table.interfaces) if table.interfaces is not None else ())
+
+
 def _conflicts(found: Tables, reports: Mapping[str, Report]) -> None:
     address = found.node.address
     if address is None:
@@ -410,7 +418,7 @@ def read(
     """The values of these tables, and every mistake. `spoiled` headers have syntax errors behind them: what is missing
     there is not told, and nothing is judged against it. Never raises."""
     problems: list[Problem] = []
-    reports = {key: Report(key, (key,), 0, lines, problems) for key in ("node", "babel", "gateway")}
+    reports = {key: Report(key, (key,), 0, lines, problems) for key in ("node", "babel", "gateway", "trace")}
     raws: dict[str, dict[str, Any]] = {}
     for key, report in reports.items():
         if isinstance(tables.get(key), dict):
@@ -426,6 +434,7 @@ def read(
         babel,
         _gateway(reports["gateway"], raws["gateway"], known) if "gateway" in raws else None,
         _hosts(tables["host"], lines, problems, known, name) if "host" in tables else (),
+        _trace(reports["trace"], raws["trace"]) if "trace" in raws else TraceSpec(),
     )
     if "babel" not in tables and whole:
         for key in ("gateway", "host"):

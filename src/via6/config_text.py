@@ -39,7 +39,10 @@ _PART: Final = re.compile(r"""["']([^"'\n]*)["']|([^\s."']+)""")
 _SYNTAX: Final = re.compile(r"(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 
 
-TABLES: Final = {"route": "[[route]]", "node": "[node]", "babel": "[babel]", "gateway": "[gateway]", "host": "[[host]]"}
+TABLES: Final = {
+    "route": "[[route]]", "node": "[node]", "babel": "[babel]", "gateway": "[gateway]", "host": "[[host]]",
+    "trace": "[trace]",
+}  # fmt: skip
 """What may stand at the top of a file, and how it is written."""
 
 

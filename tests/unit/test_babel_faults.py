@@ -399,3 +399,54 @@ def test_after_a_flap_everything_is_said_to_the_kernel_again() -> None:
     assert isinstance(last, RouteChange)
     assert (last.way, last.before) == (before, Way(before.backup))
     assert replace(last, before=None).destinations == [PREFIX.packed]
+
+
+def test_who_asks_again_while_it_is_told_hears_the_beginning_again() -> None:
+    """It may have lost us in the middle of a large table, and with us what it had been told already."""
+    bench = Bench()
+    one = bench.peer(1)
+    one.tlvs(encode_route_request(0, 0, b""))
+    bench.run(3)
+    bench.own(*(f"10.{i >> 8}.{i & 255}.0/24" for i in range(20_000)))
+    bench.run(3)
+    one.heard(Update)
+    bench.speaker.dump(next(iter(bench.speaker.outlets.values())), bench.now)
+    bench.work()
+    begun = {u.prefix for u in one.heard(Update)}
+    assert 0 < len(begun) < 20_000
+    one.tlvs(encode_route_request(0, 0, b""))
+    bench.run(12)
+    assert {u.prefix for u in one.heard(Update)} >= begun
+
+
+def test_a_new_neighbour_is_told_once() -> None:
+    bench = Bench()
+    bench.own(P)
+    one = bench.peer(1)
+    one.sent.clear()
+    one.tlvs(encode_route_request(0, 0, b""))
+    bench.run(5)
+    assert len(one.heard(Update)) <= 1
+
+
+def test_what_we_do_not_announce_any_more_is_asked_for() -> None:
+    bench = Bench()
+    one = bench.peer(1)
+    prefix = parse_prefix(P)
+    bench.speaker.accept = lambda asked: asked not in own
+    own = {prefix}
+    bench.speaker.originate({prefix: 0}, bench.now)
+    one.update()
+    assert bench.way() == ""
+    own.clear()
+    bench.speaker.originate({prefix: None}, bench.now)
+    bench.speaker.reconsider([prefix], bench.now)
+    bench.run(0.1)
+    assert [(r.prefix, r.length) for r in one.heard(RouteRequest)] == [(prefix.packed, prefix.length)]
+    one.update()
+    assert bench.way() == "fe80::2:1"
+    own.add(prefix)
+    bench.speaker.originate({prefix: 0}, bench.now)
+    bench.speaker.reconsider([prefix], bench.now)
+    bench.run(0.1)
+    assert bench.way() == ""

@@ -17,7 +17,7 @@ from via6.babel.model import COST, HELLO_INTERVAL_MS, UPDATE_INTERVAL_MS, Key, L
 from via6.config import BabelSpec, Config, Problem, Rule, declared, parse
 from via6.config_babel import KERNEL_METRIC, MAX_KEY_FILE, is_martian, parse_keys
 from via6.config_rules import RuleTable
-from via6.config_shape import BabelTable, GatewayTable, HostTable, InterfaceTable, KeyTable, NodeTable
+from via6.config_shape import BabelTable, GatewayTable, HostTable, InterfaceTable, KeyTable, NodeTable, TraceTable
 from via6.prefix import parse_address, parse_prefix
 
 SECRET = "0123456789abcdef" * 4
@@ -470,6 +470,18 @@ def test_warnings(text: str, place: str, message: str) -> None:
     assert message in problem.message
 
 
+def test_trace() -> None:
+    assert good(ETH).trace.answer is True
+    found = good(f"{ETH}[trace]\nanswer = false\ninterfaces = ['lan*', '!lan9']\n").trace
+    assert not found.answer
+    assert [name for name in ("lan0", "lan9", "eth1") if found.asks_on(name)] == ["lan0"]
+    assert "true or false" in one(f"{ETH}[trace]\nanswer = 'no'\n").remedy
+    assert one(f"{ETH}[trace]\ninterfaces = []\n").place == "trace.interfaces"
+    assert "unknown" in one(f"{ETH}[trace]\nanswers = true\n").message
+    assert "[trace]" in one(f"{ETH}[traces]\n").remedy
+    assert good("[trace]\ninterfaces = 'eth*'\n[[route]]\nto = '10/8'\nvia = 'fe80::1%eth1'\n").trace.asks_on("eth1")
+
+
 def test_an_address_that_is_exported_is_not_warned_of() -> None:
     for export in ("'connected'", "'10.0.0.1/32'", "'10.0.0.0/24'"):
         good(f"[node]\naddress = '10.0.0.1'\n{ETH}export = {export}\n")
@@ -543,13 +555,13 @@ def test_from_options() -> None:
     assert problem.place == "babel.interfaces[0]"
 
 
-_TABLES = ("node", "babel", "gateway", "host")
+_TABLES = ("node", "babel", "gateway", "host", "trace")
 _SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
     st.sampled_from(("connected", "any", "10/8", "::/0", "eth*", "!eth1", "k", "/k", "10.0.0.1", "fe80::1%e")),
 )  # fmt: skip
 _KEYS = st.sampled_from(
-    [f.encode_name for kind in (NodeTable, BabelTable, KeyTable, GatewayTable, HostTable, RuleTable)
+    [f.encode_name for kind in (NodeTable, BabelTable, KeyTable, GatewayTable, HostTable, RuleTable, TraceTable)
      for f in msgspec.structs.fields(kind)]
 )  # fmt: skip
 _VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4))
@@ -596,6 +608,7 @@ def test_large_files_take_time_in_proportion(kind: str) -> None:
         ("KEYS OF [[babel.key]]", KeyTable, None),
         ("KEYS OF A RULE", RuleTable, None),
         ("KEYS OF [gateway]", GatewayTable, None),
+        ("KEYS OF [trace]", TraceTable, None),
         ("KEYS OF [[host]]", HostTable, None),
     ],
 )

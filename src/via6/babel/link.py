@@ -19,6 +19,9 @@ _JUDGED: Final = 3
 _MISSES: Final = 1
 IHU_PER_HELLO: Final = 3
 HOLD_FACTOR: Final = 3.5
+_REJECTED: Final = 16  # sources on one link
+_REJECTED_S: Final = 60.0
+_RIVALS: Final = 64
 
 
 class History:
@@ -92,7 +95,7 @@ class Neighbour:
 
     __slots__ = (
         "address", "authenticated", "cost", "heard_at", "hop", "ihu_deadline", "ihu_sent_at", "link", "multicast",
-        "routes", "txcost", "unicast",
+        "routes", "signed", "txcost", "unicast",
     )  # fmt: skip
 
     def __init__(self, link: Link, address: Address, now: float) -> None:
@@ -108,6 +111,7 @@ class Neighbour:
         self.heard_at = now
         self.ihu_sent_at = -inf
         self.authenticated = False
+        self.signed = False
 
     def __str__(self) -> str:
         return f"{format_address(self.address)} on {self.link.name}"
@@ -151,6 +155,11 @@ class Link:
         self.packets_in = 0
         self.packets_out = 0
         self.packets_bad = 0
+        self.rejected: dict[Address, tuple[str, int, float]] = {}
+        """Sources of which no packet is taken: why, how many, and when the last one came."""
+        self.rivals: dict[tuple[Address, int], tuple[bytes, Address, float]] = {}
+        """Prefixes of our own that another router announces, too: which, who says so, and until when that holds."""
+        self.clock = now
 
     @property
     def name(self) -> str:
@@ -180,8 +189,30 @@ class Link:
         if now - self.burst_at >= self.hello_s:
             self.burst, self.burst_at = 2, now
 
+    def reject(self, source: Address, reason: str, now: float) -> None:
+        """A packet was dropped whole. Of many sources those that spoke last are kept."""
+        self.clock = now
+        _, count, _ = self.rejected.pop(source, ("", 0, now))
+        self.rejected[source] = reason, count + 1, now
+        if len(self.rejected) > _REJECTED:
+            del self.rejected[next(iter(self.rejected))]
+
+    def rival(self, key: tuple[Address, int], router_id: bytes, neighbour: Address, until: float) -> None:
+        """A neighbour announces what is our own."""
+        if key in self.rivals or len(self.rivals) < _RIVALS:
+            self.rivals[key] = router_id, neighbour, until
+
+    def _forgive(self, now: float) -> None:
+        """Who has fallen silent is rejected no longer, and what is not repeated is no rival."""
+        self.clock = now
+        for source in [s for s, (_, _, at) in self.rejected.items() if now - at > _REJECTED_S]:
+            del self.rejected[source]
+        for key in [k for k, (_, _, until) in self.rivals.items() if until < now]:
+            del self.rivals[key]
+
     def hello_sent(self, now: float, jitter: float) -> None:
         """Sets the timer; `jitter` is 0 to 1. Never later than announced."""
+        self._forgive(now)
         if self.burst:
             self.burst -= 1
             self.hello_at = now + min(0.05, self.hello_s / 4)

@@ -44,6 +44,7 @@ def packet(speaker: Speaker, link: Link, arrival: Arrival, now: float) -> None:
         # Ours, by a loop of the link below; or another node's, and then neither hears the other.
         where = f"{format_address(source)} on {link.name}"
         speaker.note("own-address", f"packets come from our own address {where}: duplicate?", now, warning=True)
+        link.reject(source, "own-address", now)
         return
     problem = _header(arrival)
     if problem:
@@ -58,10 +59,14 @@ def packet(speaker: Speaker, link: Link, arrival: Arrival, now: float) -> None:
     if verdict.problem and verdict.problem != "challenged":
         _bad(speaker, link, arrival, verdict.problem, now, dropped=not verdict.accepted)
     if not verdict.accepted:
+        if verdict.problem == "challenged":
+            link.reject(source, "challenged", now)
         return
     decoded = decode(arrival.data, source)
     for word in decoded.problems:
         _bad(speaker, link, arrival, word, now, dropped=not decoded.tlvs)
+    if link.rejected and (decoded.tlvs or not decoded.problems):
+        link.rejected.pop(source, None)
     neighbour = link.neighbours.get(source)
     if neighbour is None:
         if not any(type(tlv) is Hello for tlv in decoded.tlvs):
@@ -73,6 +78,7 @@ def packet(speaker: Speaker, link: Link, arrival: Arrival, now: float) -> None:
         link.hasten(now)
     neighbour.heard_at = now
     neighbour.authenticated = verdict.authenticated
+    neighbour.signed = bool(decoded.trailer)
     _tlvs(speaker, neighbour, decoded.tlvs, now)
 
 
@@ -87,7 +93,9 @@ def _header(arrival: Arrival) -> str:
 
 
 def _bad(speaker: Speaker, link: Link, arrival: Arrival, word: str, now: float, dropped: bool = True) -> None:
-    link.packets_bad += dropped
+    if dropped:
+        link.packets_bad += 1
+        link.reject(arrival.source, word, now)
     who = format_address(arrival.source)
     speaker.note(word, f"{word.replace('-', ' ')} in a packet from {who} on {link.name}", now, True)
 
@@ -151,9 +159,13 @@ def _ihu(speaker: Speaker, neighbour: Neighbour, tlv: Ihu, now: float) -> None:
 
 
 def _retraction(speaker: Speaker, neighbour: Neighbour, tlv: Update) -> None:
+    rivals = neighbour.link.rivals
     if tlv.ae == 0:
         routes = list(neighbour.routes.values())
+        rivals.clear()
     else:
+        if rivals:
+            rivals.pop((tlv.prefix, tlv.length), None)
         route = neighbour.routes.get((tlv.prefix, tlv.length))
         routes = [route] if route is not None else []
     for route in routes:
@@ -168,7 +180,7 @@ def _update(speaker: Speaker, neighbour: Neighbour, tlv: Update, now: float) -> 
     key = prefix, length
     route = neighbour.routes.get(key)
     if router_id is None or next_hop is None or router_id == speaker.router_id:
-        if route is not None:
+        if route is not None or key in neighbour.link.rivals:
             _retraction(speaker, neighbour, tlv)
         return
     if route is None:
@@ -217,6 +229,10 @@ def _fresh(speaker: Speaker, neighbour: Neighbour, tlv: Update, now: float) -> R
     shown = Prefix(prefix, length)
     allowed = neighbour.link.given.settings.allowed
     if (allowed is not None and shown not in allowed) or not speaker.accept(shown):
+        known = speaker.table.find(prefix, length)
+        if known is not None and known.own is not None and tlv.router_id is not None:
+            until = now + HOLD_FACTOR * max(tlv.interval_cs, 1) / 100
+            neighbour.link.rival((prefix, length), tlv.router_id, neighbour.address, until)
         return None
     if len(neighbour.routes) >= speaker.max_routes:
         text = f"{neighbour} announces more than {speaker.max_routes} prefixes; the rest is ignored"
@@ -256,6 +272,9 @@ def _route_request(speaker: Speaker, neighbour: Neighbour, tlv: RouteRequest, no
     if tlv.ae == 0:
         if not outlet.dumping and now - outlet.dumped_at >= _DUMP_PAUSE_S:
             speaker.dump(outlet, now)
+        elif outlet.asked:  # not for the first time: it may have lost us, and with us the beginning
+            outlet.dump_at = min(outlet.dump_at, max(outlet.dumped_at + _DUMP_PAUSE_S, now))
+        outlet.asked = True
         return
     destination = speaker.table.find(tlv.prefix, tlv.length)
     if destination is not None:

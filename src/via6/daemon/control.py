@@ -1,9 +1,10 @@
 """The control socket: tells who asks what the daemon knows, and goes on telling what changes.
 
 A question is a line with a JSON object: `{"show": KIND}` with KIND interface, neighbour, route, source, status or
-about, and `prefix`, `how`, `family`, `dev`, `state` to ask for less; or `{"monitor": true}` (or a list of kinds). The
-answer is an object per line and `{"end": N}`; for a monitor that is the state now, and the changes follow. `client` is
-the other end, `listen` says where the socket is, `monitors` how changes are found.
+about, and `prefix`, `how`, `family`, `dev`, `state` to ask for less; `{"monitor": true}` (or a list of kinds); or
+`{"trace": {"to": ADDRESS}}`, with `from`, `proto`, `sport`, `dport` and `back`, for the way of a packet. The answer is
+an object per line and `{"end": N}`; for a monitor that is the state now, and the changes follow. `client` is the other
+end, `listen` says where the socket is, `monitors` how changes are found.
 
 Nothing here may stand in the way of routing. The daemon has one thread, so tables are walked through in turns of some
 milliseconds. Nothing grows with a reader that does not read: an answer waits for it and then gives up, and a monitor
@@ -20,7 +21,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -30,7 +31,11 @@ from via6.daemon.client import namespace
 from via6.daemon.monitors import MONITORED, Answers, Lines, Monitor, Turns, Watch
 from via6.errors import FAILED, NO_DAEMON, USAGE, Refusal
 from via6.observe.babel import HOWS, KINDS, STATES, Select, chosen, longest, status_json
-from via6.prefix import AF_INET, AF_INET6, Prefix, PrefixError, parse_prefix
+from via6.observe.trace.model import ICMP, TCP, UDP, Flow
+from via6.prefix import AF_INET, AF_INET6, Prefix, PrefixError, parse_address, parse_prefix
+
+if TYPE_CHECKING:
+    from via6.daemon.trace import Tracer
 
 MAX_CLIENTS: Final = 64
 
@@ -43,10 +48,22 @@ _LOOK_S: Final = 5.0
 _LEAVES: Final = ("the daemon leaves", "", NO_DAEMON)
 
 
+class Traced(msgspec.Struct, forbid_unknown_fields=True):
+    """The packet of a trace."""
+
+    to: str
+    from_: str | None = msgspec.field(default=None, name="from")
+    proto: int | Literal["icmp", "tcp", "udp"] = "icmp"
+    sport: int = 0
+    dport: int = 0
+    back: bool = True
+
+
 class Question(msgspec.Struct, forbid_unknown_fields=True):
     """A line of a client."""
 
     show: str | None = None
+    trace: Traced | None = None
     monitor: bool | list[str] | None = None
     prefix: str | None = None
     how: str = "exact"
@@ -71,6 +88,7 @@ class Server:
         subscribe: Callable[[bool], None] = lambda _watched: None,
         complain: Callable[[str], None] = lambda _text: None,
     ) -> None:
+        self.tracer: Tracer | None = None
         self._path = path
         self._answers = answers
         self._complain = complain
@@ -194,7 +212,10 @@ class Server:
             asked = msgspec.json.decode(line, type=Question)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise Refusal(f"the question is not understood: {error}", 'say {"show": "route"}', USAGE) from None
-        if (asked.show is None) == (asked.monitor in (None, False)):
+        if asked.trace is not None and asked.show is None and asked.monitor is None:
+            await self._trace(asked.trace, writer)
+            return
+        if asked.trace is not None or (asked.show is None) == (asked.monitor in (None, False)):
             raise Refusal("the question is not understood: `show` or `monitor`?", 'say {"show": "route"}', USAGE)
         if asked.show is None:
             kinds = MONITORED if asked.monitor is True else tuple(asked.monitor or ())
@@ -264,6 +285,15 @@ class Server:
                 if rows and wanted.how == "longest":
                     return
 
+    async def _trace(self, asked: Traced, writer: asyncio.StreamWriter) -> None:
+        if self.tracer is None:
+            raise Refusal("this daemon traces nothing: its log says why", "", FAILED)
+        count = 0
+        async for hop in self.tracer.trace(_flow(asked), asked.back):
+            count += 1
+            await self._send(writer, self._lines.of(hop))
+        await self._send(writer, self._lines.of({"end": count}))
+
     async def _status(self) -> dict[str, Any]:
         interfaces, neighbours = list(self._answers.interfaces()), list(self._answers.neighbours())
         routes: dict[str, int] = dict.fromkeys(STATES, 0)
@@ -277,7 +307,11 @@ class Server:
             "neighbours_up": sum(neighbour.cost < 0xFFFF for neighbour in neighbours),
             "routes": routes,
         }
-        return status_json(self._answers.status(), self._process(), counted)
+        status = self._answers.status()
+        if self.tracer is not None:
+            traced = {f"trace-{what}": count for what, count in sorted(self.tracer.responder.counters.items())}
+            status = status._replace(counters={**status.counters, **traced})
+        return status_json(status, self._process(), counted)
 
     def _process(self) -> dict[str, Any]:
         memory = 0
@@ -333,6 +367,22 @@ class Server:
         writer.write(data)
         if writer.transport.get_write_buffer_size() > _BUFFER_OCTETS:
             await asyncio.wait_for(writer.drain(), _PATIENCE_S)
+
+
+def _flow(asked: Traced) -> Flow:
+    """Raises Refusal with USAGE."""
+    try:
+        to = parse_address(asked.to)
+        source = parse_address(asked.from_) if asked.from_ is not None else None
+    except PrefixError as error:
+        raise Refusal(str(error), "", USAGE) from None
+    if len(to) != 4 or (source is not None and len(source) != 4):
+        raise Refusal("what is traced are IPv4 packets", "", USAGE)
+    named = {"icmp": ICMP, "tcp": TCP, "udp": UDP}
+    proto = named[asked.proto] if isinstance(asked.proto, str) else asked.proto
+    if not (0 <= proto <= 255 and 0 <= asked.sport < 65536 and 0 <= asked.dport < 65536):
+        raise Refusal("a protocol has a number up to 255, a port one up to 65535", "", USAGE)
+    return Flow(to, source, proto, asked.sport, asked.dport)
 
 
 def _refuse_needless(asked: Question) -> None:

@@ -30,6 +30,7 @@ from via6.static import Unmet
 if TYPE_CHECKING:
     from via6.daemon.babel import Babel
     from via6.daemon.control import Server
+    from via6.daemon.tracing import Tracing
     from via6.model import Snapshot
 
 _TOLD: Final = 20
@@ -85,6 +86,7 @@ class Daemon:
         sysctls: Sysctls | None = None,
         file: str = "",
     ) -> None:
+        self._config = config
         self._load = load
         self._lock = lock
         self._keep = keep
@@ -102,6 +104,7 @@ class Daemon:
         self._engine = Engine(config.routes, snapshot, objects=release() >= OBJECTS_FROM, others=others)
         self._babel = self._begin_babel(config, snapshot)
         self._server: Server | None = None
+        self._tracing: Tracing | None = None
         self._report_at = 0.0
         self._event_at = self._stale_at = 0.0
         self._nft = -1
@@ -118,6 +121,8 @@ class Daemon:
         return Babel(config, self._engine, self._kernel, snapshot, self._sysctls, log)
 
     def close(self) -> None:
+        if self._tracing:
+            self._tracing.close()
         if self._babel:
             self._babel.close()
         self._watch.close()
@@ -135,6 +140,7 @@ class Daemon:
         loop.add_reader(self._lock.fileno(), self._lock.drain)
         await self._listen()
         self._guarded(self._settle)
+        self._trace()
         if not self._stopped.is_set():
             log(f"ready: {self._summary()}")
             notify(f"READY=1\nSTATUS={self._summary()}")
@@ -188,6 +194,14 @@ class Daemon:
         if self._babel:
             loop.add_reader(self._babel.socket.fileno(), self._guarded, self._on_packets)
 
+    def _trace(self) -> None:
+        """Answers questions for the way of packets: after the first Hellos, for it takes a moment to load."""
+        from via6.daemon.tracing import Tracing
+
+        self._tracing = Tracing(self._config, self._engine, self._babel, log)
+        if self._server:
+            self._server.tracer = self._tracing.tracer
+
     def _watched(self, somebody: bool) -> None:
         if self._babel and self._server:
             self._babel.watch(self._server.routes_changed if somebody else None)
@@ -205,6 +219,8 @@ class Daemon:
         """Says good-bye; what neighbours have under way to us still gets through while they turn away."""
         if self._server:
             await self._server.close()
+        if self._tracing:
+            self._tracing.close()
         if self._babel:
             asyncio.get_running_loop().remove_reader(self._babel.socket.fileno())
             if self._keep:
@@ -214,10 +230,14 @@ class Daemon:
                 await asyncio.sleep(_GOODBYE_S)
 
     def _on_events(self) -> None:
+        now = time.monotonic()
+        if self._engine.stale:
+            self._event_at = now
+            self._watch.drain()  # the dump that is to come knows all this
+            self._settle()
+            return
         events, now = self._watch.read(), time.monotonic()
-        self._event_at = now
-        if not self._engine.stale:
-            self._stale_at = now
+        self._event_at = self._stale_at = now
         self._engine.observe(events, now)
         if self._babel:
             self._babel.observe(events, now)
@@ -237,10 +257,7 @@ class Daemon:
             self._schedule(True)
             return
         if self._engine.stale:
-            snapshot = self._kernel.dump(self._parts)
-            self._engine.synchronise(snapshot)
-            if self._babel:
-                self._babel.synchronise(snapshot, now)
+            self._look_again()
         pump(self._engine.fib, self._kernel, time.monotonic)
         idle = self._babel.turn() if self._babel else True
         if self._babel and self._nft != self._babel.nft:
@@ -249,6 +266,16 @@ class Daemon:
             self._report_at = now + (_REPORT_S if self._babel else 0.0)
             self._report()
         self._schedule(idle)
+
+    def _look_again(self) -> None:
+        """Takes a dump. Of a million routes each step takes half a second, and neighbours must hear of us meanwhile."""
+        snapshot = self._kernel.dump(self._parts)
+        if self._babel:
+            self._babel.breathe(time.monotonic())
+        self._engine.synchronise(snapshot)
+        if self._babel:
+            self._babel.synchronise(snapshot, time.monotonic())
+            self._babel.breathe(time.monotonic())
 
     def _schedule(self, idle: bool) -> None:
         """Sets the timer for what is to come."""
@@ -291,6 +318,8 @@ class Daemon:
         except Refusal as refusal:
             log(f"reload refused, the old configuration stays in force: {refusal}")
             return
+        if self._tracing:
+            self._tracing.reload(config)
         self._guarded(self._settle)
         log(f"reloaded: {self._summary()}")
 
