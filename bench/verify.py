@@ -125,7 +125,7 @@ def node(graph: Graph, at: int, blocks: Sequence[RouteBlock], babel: BabelState 
     return Node(f"r{at}", kernel, sysctls, firewall=Firewall(), babel=babel)
 
 
-def blocks_of(graph: Graph, at: int, prefixes: Any, owners: Any, ways: Any) -> list[RouteBlock]:
+def blocks_of(graph: Graph, at: int, prefixes: Any, owners: Any, ways: Any, metric: int = 0) -> list[RouteBlock]:
     """One block per next hop; what the node owns itself is left out."""
     out = []
     leaves = ways[owners, at]
@@ -133,7 +133,7 @@ def blocks_of(graph: Graph, at: int, prefixes: Any, owners: Any, ways: Any) -> l
         chosen = prefixes[leaves == ifindex]
         if len(chosen):
             hop = NextHop(link_local(graph.far(at, ifindex)), ifindex)
-            template = Route(Prefix(bytes(4), 24), (hop,))
+            template = Route(Prefix(bytes(4), 24), (hop,), metric=metric)
             out.append(RouteBlock(template, Packed(chosen.astype(">u4").tobytes())))
     discard = prefixes[leaves == 0]
     if len(discard):  # its own: somebody's network behind it
@@ -184,7 +184,7 @@ def kdl() -> list[Node]:
         heard = tuple(BabelNeighbour(link_local(far), ifindex, 96) for far, ifindex, _ in graph.ports[at])
         own = Prefix(bytes((10, at >> 8, at & 255, 0)), 24)
         state = BabelState(f"00:00:00:00:00:00:{at >> 8:02x}:{at & 255:02x}", heard, exports=((own, 0),))
-        nodes.append(node(graph, at, blocks_of(graph, at, islands, reached, ways), state))
+        nodes.append(node(graph, at, blocks_of(graph, at, islands, reached, ways, 460), state))
     return nodes
 
 

@@ -73,7 +73,8 @@ def _router(name: str, ports: Sequence[tuple[str, int, int]], graph: networkx.Gr
         if other != name and networkx.has_path(graph, name, other):
             step = networkx.shortest_path(graph, name, other)[1]
             prefix = parse_prefix(f"10.{number_of(other)}.0.0/24")
-            routes.append(Route(prefix, (by_far[step],), protocol=PROTO_VIA6 if babel else PROTO_STATIC))
+            slot = {"protocol": PROTO_VIA6, "metric": 460} if babel else {"protocol": PROTO_STATIC}
+            routes.append(Route(prefix, (by_far[step],), **slot))
     names = ["all", *(link.name for link in links)]
     usual = (("forwarding", 1), ("rp_filter", 0), ("ignore_routes_with_linkdown", 0))
     sysctls = {f"net/ipv4/conf/{one}/{what}": value for one in names for what, value in usual}

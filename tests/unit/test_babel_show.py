@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from support import ROOT
-from via6.babel.model import InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
+from via6.babel.model import InterfaceInfo, NeighbourInfo, Rejected, RouteInfo, SourceInfo
 from via6.cli import monitor, show
 from via6.errors import USAGE, Refusal
 from via6.observe import babel, babel_text
@@ -52,6 +52,7 @@ def test_json_of_each_kind() -> None:
     assert value("neighbour", NEIGHBOUR) == {
         "interface": "eth1", "address": "fe80::2", "reach": "1111", "rxcost": 96, "txcost": 96, "cost": 96,
         "hello_interval_ms": 1000, "routes": 12, "authenticated": True,
+        "signed": False,
     }  # fmt: skip
     assert value("route", ROUTE) == {
         "prefix": "10.1.0.0/16", "next_hop": "fe80::2", "interface": "eth1", "neighbour": "fe80::2",
@@ -64,6 +65,9 @@ def test_json_of_each_kind() -> None:
         "prefix": "10.1.0.0/16", "router_id": "02:00:aa:ff:fe:00:00:01", "seqno": 7, "metric": 192, "age_s": 3.0,
     }  # fmt: skip
     assert value("interface", INTERFACE)["keys"] == ["k1", "k2"]
+    assert value("interface", replace(INTERFACE, rejected=(Rejected(FE2, "bad-mac", 3, 1.25),)))["rejected"] == [
+        {"address": "fe80::2", "reason": "bad-mac", "packets": 3, "age_s": 1.2}
+    ]
 
 
 def test_keys_are_those_of_the_man_pages() -> None:

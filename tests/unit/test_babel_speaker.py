@@ -137,6 +137,45 @@ def test_strangers_are_not_heard(more: dict[str, object], kind: str) -> None:
     assert bench.speaker.interfaces()[0].packets_bad == 1
 
 
+def test_who_is_rejected_is_named_until_a_packet_is_taken() -> None:
+    bench = Bench(links=1)
+    peer = bench.peer()
+    for _ in range(3):
+        peer.raw(bytes((42, 3, 0, 0)))
+    (one,) = bench.speaker.interfaces()[0].rejected
+    assert (one.address, one.reason, one.packets) == (peer.address, "bad-version", 3)
+    peer.hello()
+    assert bench.speaker.interfaces()[0].rejected == ()
+    for number in range(20, 60):
+        peer.raw(bytes((41, 2, 0, 0)), source=parse_address(f"fe80::{number}"))
+    held = bench.speaker.interfaces()[0].rejected
+    assert (len(held), held[-1].address, held[-1].reason) == (16, parse_address("fe80::59"), "bad-magic")
+    bench.run(62)
+    assert bench.speaker.interfaces()[0].rejected == ()
+
+
+def test_a_rival_for_our_own_prefix_is_named_until_it_is_retracted() -> None:
+    bench = Bench(links=1, accept=lambda _prefix: False)
+    peer = bench.peer()
+    bench.own(P)
+    peer.update()
+    (one,) = bench.speaker.interfaces()[0].rivals
+    assert (str(one.prefix), one.neighbour) == (P, peer.address)
+    peer.retract()
+    assert bench.speaker.interfaces()[0].rivals == ()
+    peer.update()
+    bench.run(300, keep=[peer])
+    assert bench.speaker.interfaces()[0].rivals == ()
+
+
+def test_a_trailer_is_seen_without_a_key() -> None:
+    bench = Bench(links=1)
+    peer = bench.peer()
+    assert not bench.speaker.neighbours()[0].signed
+    peer.raw(bytes((42, 2, 0, 0, 16, 2, 1, 1)))
+    assert bench.speaker.neighbours()[0].signed
+
+
 def test_an_update_alone_makes_no_neighbour() -> None:
     bench = Bench(links=1)
     peer = bench.peer()

@@ -299,15 +299,22 @@ def test_a_ring_survives_any_failure_and_a_line_does_not() -> None:
     ]  # fmt: skip
 
 
+def hit(found: failure.After) -> set[str]:
+    """The prefixes that a failure hits."""
+    return {str(problem.prefix) for problem in found.problems}
+
+
 def test_the_quick_way_and_the_thorough_one_agree() -> None:
-    for links in (LINE, RING, [*RING, ("r4", "r5")]):
+    for links in (LINE, RING, [*RING, ("r4", "r5")], [("r1", "r2"), ("r1", "r3"), ("r3", "r4"), ("r1", "r5")]):
         nodes = network(links, babel=True)
         quick = failure._Failures(list(nodes.values()), None)
-        assert quick._plain()
-        every = {one.name: {str(p.prefix) for p in one.problems} for one in quick._every_link()}
-        for name, pair in quick.links().items():
-            thorough = quick._link(name, [pair])
-            assert {str(p.prefix) for p in thorough.problems} == every[f"link {name}"], name
+        assert quick.whole.holds
+        for name, pair in quick.links.items():
+            assert quick.whole.link(pair) is not None
+            assert hit(quick.link(name, [pair])) == hit(quick.link(name, [pair], thorough=True)), name
+        for at in range(len(nodes)):
+            assert quick.whole.node(at) is not None
+            assert hit(quick.node(at)) == hit(quick.node(at, thorough=True)), at
 
 
 def test_the_way_around_has_its_own_faults() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from via6.babel.model import INFINITY, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
+from via6.babel.model import INFINITY, InterfaceInfo, NeighbourInfo, Rejected, Rival, RouteInfo, SourceInfo
 from via6.babel.table import Destination, Route
 from via6.prefix import Prefix
 
 if TYPE_CHECKING:
+    from via6.babel.link import Link
     from via6.babel.speaker import Speaker
 
 
@@ -19,6 +20,7 @@ def neighbours(speaker: Speaker) -> list[NeighbourInfo]:
         NeighbourInfo(
             link.ifindex, link.name, n.address, str(n.multicast), n.rxcost, n.txcost, n.cost,
             round(1000 * (n.multicast.interval_s or n.unicast.interval_s)), len(n.routes), n.authenticated,
+            n.signed,
         )
         for link in speaker.links.values()
         for n in link.neighbours.values()
@@ -32,9 +34,18 @@ def interfaces(speaker: Speaker) -> list[InterfaceInfo]:
             link.ifindex, link.name, link.given.address, link.given.up, link.cost,
             link.given.settings.hello_interval_ms, tuple(key.name for key in link.given.settings.keys),
             len(link.neighbours), link.packets_in, link.packets_out, link.packets_bad,
+            tuple(Rejected(a, reason, count, link.clock - at) for a, (reason, count, at) in link.rejected.items()),
+            tuple(_rivals(speaker, link)),
         )
         for link in speaker.links.values()
     ]  # fmt: skip
+
+
+def _rivals(speaker: Speaker, link: Link) -> Iterator[Rival]:
+    for key, (router_id, neighbour, _) in link.rivals.items():
+        destination = speaker.table.find(*key)
+        if destination is not None and destination.own is not None:
+            yield Rival(Prefix(*key), router_id, neighbour)
 
 
 def routes(speaker: Speaker, now: float) -> Iterator[RouteInfo]:

@@ -135,7 +135,8 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class NeighbourInfo:
     """`reach` is the history of expected multicast Hellos, newest first, as 1 and 0 (16 at most). Costs are 65535 if
-    the link does not work that way. `authenticated`: keys are used and its MAC was good."""
+    the link does not work that way. `authenticated`: keys are used and its MAC was good. `signed`: its packets carry a
+    trailer, whether it is looked at or not."""
 
     ifindex: int
     interface: str
@@ -147,11 +148,33 @@ class NeighbourInfo:
     hello_interval_ms: int
     routes: int
     authenticated: bool
+    signed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The packets of one source since the last good one: why the last of them was dropped (a word of the counters), how
+    many there were, and how long ago the last one came."""
+
+    address: Address
+    reason: str
+    packets: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A prefix of our own that a neighbour announces, with another router as its origin."""
+
+    prefix: Prefix
+    router_id: bytes
+    neighbour: Address
 
 
 @dataclass(frozen=True, slots=True)
 class InterfaceInfo:
-    """`packets_bad` counts datagrams that were dropped whole."""
+    """`packets_bad` counts datagrams that were dropped whole; `rejected` are those sources of which none is taken,
+    `rivals` those of our own prefixes that come from another router, too."""
 
     ifindex: int
     interface: str
@@ -164,6 +187,8 @@ class InterfaceInfo:
     packets_in: int
     packets_out: int
     packets_bad: int
+    rejected: tuple[Rejected, ...] = ()
+    rivals: tuple[Rival, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ VERBS: Final = {
     "monitor": ("via6.cli.monitor", "what the daemon has, then each change"),
     "host": ("via6.cli.host", "IPv4 for a machine whose link has IPv6 alone"),
     "snapshot": ("via6.cli.snapshot", "the whole state of one node or many, as JSON"),
+    "doctor": ("via6.cli.doctor", "why packets are lost, or will be, and what mends it"),
+    "trace": ("via6.cli.trace", "each hop of a packet by name, there and back"),
     "verify": ("via6.cli.verify", "prove what becomes of every IPv4 packet in a network"),
     "render": ("via6.cli.render", "print the declared routes in another system's words"),
     "lab": ("via6.cli.lab", "a network of namespaces from a file"),

@@ -206,7 +206,7 @@ def _babel(show: Show, snapshot: Snapshot) -> tuple[Any, str]:
     answers: dict[str, Answer] = {}
     try:
         answers["status"] = Answer(msgspec.json.encode(show("status")[0]))
-        for kind in ("neighbour", "route"):
+        for kind in ("neighbour", "route", "interface"):
             answers[kind] = Answer(msgspec.json.encode(show(kind)))
     except Refusal as refusal:
         answers["status"] = Answer(code=NOT_THERE if refusal.code == NO_DAEMON else 1, said=refusal.message)

@@ -126,6 +126,7 @@ if have via6; then
   part status via6 status -j
   part neighbour via6 show neighbour -j
   part route via6 show route -j
+  part interface via6 show interface -j
 fi
 part done true
 """

@@ -51,6 +51,7 @@ class AnswersOf:
             warnings=self._babel.warnings() if self._babel else (),
             sysctls=tuple(self._sysctl(name, old) for name, old in self._sysctls.changed.items()),
             counters=dict(sorted(speaker.counters.items())) if speaker else {},
+            policy=self._babel.policy() if self._babel else None,
         )
 
     def _sysctl(self, name: str, old: str) -> tuple[str, str, str]:

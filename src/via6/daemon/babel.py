@@ -38,6 +38,7 @@ from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel, release
 from via6.kernel.pump import pump
 from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, KernelEvent, Link, Snapshot
+from via6.observe.babel import Policy
 from via6.policy import Standing
 from via6.prefix import Prefix, is_link_local, mask
 
@@ -412,6 +413,16 @@ class Babel:
         if self.socket.drops:
             found.append(f"{self.socket.drops} datagrams were lost for want of buffer space")
         return tuple(found)
+
+    def policy(self) -> Policy:
+        """What is taken from neighbours, for `via6 status`."""
+        babel = self._config.babel
+        assert babel is not None
+        limited = [(given.name, given.settings.allowed) for given in self._links.values()]
+        return Policy(
+            babel.families, babel.imports, self.speaker.transit_v4, babel.kernel_metric,
+            tuple((name, allowed) for name, allowed in limited if allowed is not None),
+        )  # fmt: skip
 
     def watch(self, changed: Callable[[Iterable[Prefix]], None] | None) -> None:
         """`changed` is told the prefixes whose routes may have changed; None: nobody wants to know."""

@@ -198,7 +198,8 @@ class Oracle:
             # Of the tables alone, without the checks of what comes in.
             plain = self.route(Flow(flow.destination, None, flow.proto, flow.sport, flow.dport), 0, True)
             there = plain if isinstance(plain, Route) else self._typed(plain, flow)
-        involved = {index: links[index] for index in (out, iif) if index in links}
+        shown = [hop.ifindex for r in (entry, there) if isinstance(r, Route) for hop in r.next_hops]
+        involved = {index: links[index] for index in (out, iif, *shown) if index in links}
         snapshot = Snapshot(
             links=tuple(involved.values()),
             addresses=tuple(self.node.addresses()),
@@ -216,7 +217,7 @@ class Oracle:
             iif=iif,
             there=there,
             back=self.route(Flow(flow.source), 0) if there is not None and flow.source and iif else None,
-            sysctls=local.sysctls(sysctl_names(tuple(link.name for link in involved.values()))),
+            sysctls=local.sysctls(sysctl_names(tuple(links[index].name for index in (out, iif) if index in links))),
         )
         return explain(facts, self._names), there or entry
 

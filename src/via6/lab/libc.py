@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import socket
+from collections.abc import Iterator
 from typing import Final
 
+from via6.kernel.netns import setns
+
 CLONE_NEWNS: Final = 0x00020000  # linux/sched.h
+CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWPID: Final = 0x20000000
 
@@ -31,6 +37,21 @@ def _check(result: int, what: str) -> None:
 def unshare(flags: int) -> None:
     """unshare(2). Raises OSError."""
     _check(_libc.unshare(flags), "unshare")
+
+
+@contextlib.contextmanager
+def hostname(name: str) -> Iterator[None]:
+    """What this thread starts meanwhile believes that the machine has this name, where that can be had."""
+    here = os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            unshare(CLONE_NEWUTS)
+            socket.sethostname(name)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            setns(here, CLONE_NEWUTS)
+        os.close(here)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

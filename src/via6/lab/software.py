@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from via6.lab.libc import hostname
 from via6.lab.routes import StaticRoute, as_config, as_ip_batch
 from via6.lab.topology import Router
 
@@ -100,14 +101,14 @@ def _via6(lab: Lab, router: Router, _routes: tuple[StaticRoute, ...]) -> Daemon:
         words = ["run", str(config)]
     # Its control socket has a name in the router's network namespace: `via6 -n ROUTER show` finds it.
     environment = {"VIA6_SOCKET": "", "VIA6_STATE": str(lab.folder / f"{router.name}.state")}
-    with lab.inside(router.name):
+    with lab.inside(router.name), hostname(router.name):
         return spawn(_via6_command(*words), lab.folder / f"{router.name}.log", environment)
 
 
 def _via6_static(lab: Lab, router: Router, routes: tuple[StaticRoute, ...]) -> Daemon:
     config = lab.folder / f"{router.name}.toml"
     config.write_text(as_config(routes, f"router {router.name} of the lab {lab.topology.name}"))
-    with lab.inside(router.name):
+    with lab.inside(router.name), hostname(router.name):
         return spawn(_via6_command("run", str(config)), lab.folder / f"{router.name}.log")
 
 

@@ -13,6 +13,7 @@ from via6.prefix import Prefix, format_address, mask
 
 if TYPE_CHECKING:
     from via6.babel.model import InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
+    from via6.config_babel import Rule
 
     Info = NeighbourInfo | InterfaceInfo | RouteInfo | SourceInfo
 
@@ -22,6 +23,17 @@ Dev = Callable[[int], str]
 KINDS: Final = ("interface", "neighbour", "route", "source")
 HOWS: Final = ("exact", "root", "match", "longest")
 STATES: Final = ("own", "selected", "backup", "feasible", "unfeasible", "retracted")
+
+
+class Policy(NamedTuple):
+    """What is taken from neighbours, as it is configured. `imports` None: all but our own; `allowed` are the only
+    prefixes that are taken on an interface."""
+
+    families: frozenset[int]
+    imports: tuple[Rule, ...] | None
+    transit4: bool
+    kernel_metric: int
+    allowed: tuple[tuple[str, tuple[Prefix, ...]], ...] = ()
 
 
 class Status(NamedTuple):
@@ -37,6 +49,7 @@ class Status(NamedTuple):
     warnings: tuple[str, ...] = ()
     sysctls: tuple[tuple[str, str, str], ...] = ()
     counters: Mapping[str, int] = {}
+    policy: Policy | None = None
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
@@ -59,6 +72,7 @@ def neighbour_json(info: NeighbourInfo) -> Json:
         "hello_interval_ms": info.hello_interval_ms,
         "routes": info.routes,
         "authenticated": info.authenticated,
+        "signed": info.signed,
     }
 
 
@@ -76,6 +90,23 @@ def interface_json(info: InterfaceInfo) -> Json:
         "packets_in": info.packets_in,
         "packets_out": info.packets_out,
         "packets_bad": info.packets_bad,
+        "rejected": [
+            {
+                "address": format_address(one.address),
+                "reason": one.reason,
+                "packets": one.packets,
+                "age_s": round(max(one.age_s, 0.0), 1),
+            }
+            for one in info.rejected
+        ],
+        "rivals": [
+            {
+                "prefix": f"{format_address(one.prefix.packed)}/{one.prefix.length}",
+                "router_id": router_id_text(one.router_id),
+                "neighbour": format_address(one.neighbour),
+            }
+            for one in info.rivals
+        ],
     }
 
 
@@ -121,6 +152,28 @@ def as_json(kind: str, info: Info, dev: Dev) -> Json:
     return interface_json(cast("InterfaceInfo", info))
 
 
+def rule_json(rule: Rule) -> Json:
+    """A rule of `import`: the prefixes it names, or those within these and of a length between two."""
+    return {
+        "prefixes": list(map(str, rule.prefixes)),
+        "within": list(map(str, rule.within)),
+        "shortest": rule.shortest,
+        "longest": rule.longest,
+        "deny": rule.deny,
+    }
+
+
+def policy_json(policy: Policy) -> Json:
+    """What is taken from neighbours."""
+    return {
+        "families": sorted({4: 4, 16: 6}[size] for size in policy.families),
+        "import": None if policy.imports is None else list(map(rule_json, policy.imports)),
+        "transit4": policy.transit4,
+        "kernel_metric": policy.kernel_metric,
+        "allowed": {name: list(map(str, prefixes)) for name, prefixes in policy.allowed},
+    }
+
+
 def status_json(status: Status, process: Json, counted: Json) -> Json:
     """`process` is what the daemon's process says of itself, `counted` what was counted in the tables."""
     return {
@@ -134,6 +187,7 @@ def status_json(status: Status, process: Json, counted: Json) -> Json:
         "warnings": list(status.warnings),
         "sysctls": [{"name": name, "before": before, "now": now} for name, before, now in status.sysctls],
         "counters": dict(status.counters),
+        "policy": None if status.policy is None else policy_json(status.policy),
     }
 
 

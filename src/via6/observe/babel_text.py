@@ -83,6 +83,7 @@ def _interface(row: Json, brief: bool) -> list[Cell]:
         ("", f"out {row['packets_out']}"),
         ("bad" if row["packets_bad"] else "", f"bad {row['packets_bad']}"),
         ("", f"keys {','.join(row['keys'])}" if row["keys"] else "no key"),
+        *(("bad", f"rejects {one['address']} ({one['reason']})") for one in row.get("rejected", ())),
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from via6.config_babel import IPV4, KERNEL_METRIC, Rule
 from via6.model import PARTS, Snapshot
 from via6.observe.allowedips import Peer
 from via6.prefix import Address, Prefix
@@ -54,22 +55,76 @@ class BabelRoute:
 
 @dataclass(frozen=True, slots=True)
 class BabelNeighbour:
-    """A Babel neighbour; `cost` 65535: it cannot be used."""
+    """A Babel neighbour; `cost` 65535: it cannot be used. `rxcost` and `txcost` are 65535 where we do not hear it and
+    where it does not hear us (None: not told). `reach` are the Hellos that were due, the newest first, 1 for each that
+    came. `signed`: its packets carry a MAC."""
 
     address: Address
     ifindex: int
     cost: int
+    rxcost: int | None = None
+    txcost: int | None = None
+    reach: str = ""
+    signed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BabelRejected:
+    """A source of Babel packets of which none is taken: why, how many were dropped, and how long ago the last one."""
+
+    address: Address
+    reason: str
+    packets: int = 0
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BabelRival:
+    """A prefix that the node announces as its origin, and that a neighbour announces from another one."""
+
+    prefix: Prefix
+    router_id: str
+    neighbour: Address
+
+
+@dataclass(frozen=True, slots=True)
+class BabelInterface:
+    """An interface that Babel is spoken on, from `address`. `keys` are names."""
+
+    ifindex: int
+    address: Address
+    up: bool = True
+    keys: tuple[str, ...] = ()
+    packets_in: int = 0
+    packets_out: int = 0
+    rejected: tuple[BabelRejected, ...] = ()
+    rivals: tuple[BabelRival, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BabelPolicy:
+    """What the daemon takes from its neighbours. `families` are sizes of addresses (4, 16); `imports` its rules (None:
+    all but its own); `allowed` the only prefixes that are taken on an interface, by its number. `transit4`: IPv4 routes
+    of others are announced. `kernel_metric` is that of its routes in the kernel, the backups have the next."""
+
+    families: frozenset[int] = IPV4
+    imports: tuple[Rule, ...] | None = None
+    transit4: bool = True
+    kernel_metric: int = KERNEL_METRIC
+    allowed: tuple[tuple[int, tuple[Prefix, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BabelState:
     """What the daemon of the node says: `exports` are the prefixes that it announces as their origin, with the metric
-    to begin with."""
+    to begin with. `interfaces` and `policy` None: not told."""
 
     router_id: str
     neighbours: tuple[BabelNeighbour, ...] = ()
     routes: tuple[BabelRoute, ...] = ()
     exports: tuple[tuple[Prefix, int], ...] = ()
+    interfaces: tuple[BabelInterface, ...] | None = None
+    policy: BabelPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,12 @@ class SetSysctl:
 
 @dataclass(frozen=True, slots=True)
 class RunCommand:
-    """A mending that is a command, and the command that takes it back (empty: there is none, so it is not safe)."""
+    """A mending that is a command, and the command that takes it back (empty: there is none, so it is not safe). What
+    `look` prints is kept: if it prints something else by the time of the undo, another hand was there."""
 
     command: tuple[str, ...]
     undo: tuple[str, ...] = ()
+    look: tuple[str, ...] = ()
 
 
 Fix = SetSysctl | RunCommand
@@ -43,9 +45,12 @@ Fix = SetSysctl | RunCommand
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`code` is stable (`forwarding-off`), `subject` what it is about on this node (a device, a prefix, an address),
-    `title` one sentence, `evidence` what was read or tried, `breaks` what does not work because of it, `remedy` commands that a
-    person can paste, `depends_on` the ids of the findings that it follows from, `fixes` what `--fix` does (only what is
-    safe: it can be undone and loses no packet that passes now)."""
+    `title` one sentence, `evidence` what was read or tried, `breaks` what does not work because of it, `remedy`
+    commands that a person can paste (a line with `#` before it is an advice), `depends_on` the ids of the findings that
+    it follows from, `fixes` what `--fix` does (only what is safe: it can be undone and loses no packet that passes).
+
+    `places` are the (node, device) that it is about, for `registry.FOLLOWS`: a finding follows from one that has a
+    place of it, if its code is one that can. A device "" is the whole node. None given: the whole node."""
 
     code: str
     severity: str
@@ -57,6 +62,7 @@ class Finding:
     node: str = ""
     subject: str = ""
     fixes: tuple[Fix, ...] = ()
+    places: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:

@@ -29,6 +29,7 @@ _BABEL_PORT: Final = ":1A28 00000000000000000000000000000000:0000"  # 6696, in u
 _V4: Final = ("forwarding", "rp_filter", "ignore_routes_with_linkdown", "accept_local", "src_valid_mark")
 _V6: Final = (
     "forwarding", "force_forwarding", "disable_ipv6", "ignore_routes_with_linkdown", "accept_ra", "accept_dad", "mtu",
+    "dad_transmits", "addr_gen_mode",
 )  # fmt: skip
 SYSCTLS: Final = (
     *(f"net/ipv4/conf/*/{name}" for name in _V4),
@@ -66,6 +67,7 @@ class Answer:
 
 Answers = Mapping[str, Answer]
 _NONE: Final = Answer(code=NOT_THERE)
+_THERE: Final = "the daemon has "  # not answered, or hung up: it is there, whatever the exit code says
 
 
 # --- packet filters ------------------------------------------------------------------------------------------------
@@ -127,18 +129,20 @@ def wireguard_of(answer: Answer, kinds: Mapping[str, str]) -> tuple[dict[str, tu
 
 
 def babel_of(answers: Answers, index_of: Callable[[str], int]) -> tuple[BabelState | None, str]:
-    """`via6 status`, `via6 show neighbour` and `route`, all with -j; `udp6` is the table of sockets, in which another
-    speaker is seen."""
+    """`via6 status` and `via6 show` of neighbour, route and interface, all with -j; `udp6` is the table of sockets, in
+    which another speaker is seen."""
     status = answers.get("status", _NONE)
     try:
         if not status.code:
             about = msgspec.json.decode(status.output)
             rows = [msgspec.json.decode(answers[name].output) for name in ("neighbour", "route")]
-            made = babel.state(about, rows[0], rows[1], index_of)
+            links = answers.get("interface", _NONE)
+            interfaces = None if links.code else msgspec.json.decode(links.output)
+            made = babel.state(about, rows[0], rows[1], index_of, interfaces)
             if made:
                 return made, ""
-        elif status.code not in (NOT_THERE, _NO_DAEMON):
-            return None, f"via6: {status.fault}"
+        elif status.code not in (NOT_THERE, _NO_DAEMON) or _THERE in status.said:
+            return None, f"via6: {status.said.removeprefix('via6: ') or status.fault}"
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError) as error:
         return None, f"the daemon's answer is not understood: {type(error).__name__} {error}"
     if _BABEL_PORT in answers.get("udp6", _NONE).output.decode(errors="replace"):

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec.json import Decoder
 
+from via6.config_babel import Rule as BabelRule
 from via6.errors import Refusal
 from via6.model import (
     BLANK,
@@ -38,7 +39,11 @@ from via6.observe.node import (
     NODE_PARTS,
     OPENBSD,
     UNKNOWN,
+    BabelInterface,
     BabelNeighbour,
+    BabelPolicy,
+    BabelRejected,
+    BabelRival,
     BabelRoute,
     BabelState,
     Firewall,
@@ -293,7 +298,10 @@ def _babel(part: schema.BabelPart | None) -> BabelState | None:
     return BabelState(
         part.router_id,
         tuple(
-            BabelNeighbour(_address(n.address, f"babel.neighbours[{at}].address"), n.ifindex, n.cost)
+            BabelNeighbour(
+                _address(n.address, f"babel.neighbours[{at}].address"), n.ifindex, n.cost, n.rxcost, n.txcost, n.reach,
+                n.signed,
+            )
             for at, n in enumerate(part.neighbours)
         ),
         tuple(
@@ -305,7 +313,51 @@ def _babel(part: schema.BabelPart | None) -> BabelState | None:
             for at, r in enumerate(part.routes)
         ),
         tuple((_prefix(text, f"babel.exports[{at}]"), metric) for at, (text, metric) in enumerate(part.exports)),
+        None if part.interfaces is None
+        else tuple(_babel_interface(one, f"babel.interfaces[{at}]") for at, one in enumerate(part.interfaces)),
+        _babel_policy(part.policy),
     )  # fmt: skip
+
+
+def _babel_policy(part: schema.BabelPolicyPart | None) -> BabelPolicy | None:
+    if part is None:
+        return None
+    place = "babel.policy"
+
+    def prefixes(texts: Iterable[str], where: str) -> tuple[Prefix, ...]:
+        return tuple(_prefix(text, f"{place}.{where}[{at}]") for at, text in enumerate(texts))
+
+    def rule(one: schema.BabelRulePart, at: int) -> BabelRule:
+        named, within = prefixes(one.prefixes, f"imports[{at}].prefixes"), prefixes(one.within, f"imports[{at}].within")
+        return BabelRule("any", named, within, one.shortest, one.longest, deny=one.deny)
+
+    if not set(part.families) <= _SIZES.keys():
+        raise Wrong(f"{place}.families", "a family is 4 or 6")
+    return BabelPolicy(
+        frozenset(_SIZES[one] for one in part.families),
+        None if part.imports is None else tuple(rule(one, at) for at, one in enumerate(part.imports)),
+        part.transit4,
+        part.kernel_metric,
+        tuple((ifindex, prefixes(only, f"allowed[{at}]")) for at, (ifindex, only) in enumerate(part.allowed)),
+    )
+
+
+def _babel_interface(part: schema.BabelInterfacePart, place: str) -> BabelInterface:
+    rejected = tuple(
+        BabelRejected(_address(r.address, f"{place}.rejected[{at}].address"), r.reason, r.packets, r.age_s)
+        for at, r in enumerate(part.rejected)
+    )
+    address = _address(part.address, f"{place}.address")
+    rivals = tuple(
+        BabelRival(
+            _prefix(r.prefix, f"{place}.rivals[{at}].prefix"), r.router_id,
+            _address(r.neighbour, f"{place}.rivals[{at}].neighbour"),
+        )
+        for at, r in enumerate(part.rivals)
+    )  # fmt: skip
+    return BabelInterface(
+        part.ifindex, address, part.up, tuple(part.keys), part.packets_in, part.packets_out, rejected, rivals
+    )
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from via6.model import (
     Rule,
 )
 from via6.observe.allowedips import Peer
-from via6.observe.node import BabelState, Firewall, Node
+from via6.observe.node import BabelInterface, BabelPolicy, BabelState, Firewall, Node
 from via6.observe.snapshot import schema
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix, format_address
 
@@ -139,7 +139,10 @@ def _babel(babel: BabelState) -> schema.BabelPart:
     return schema.BabelPart(
         router_id=babel.router_id,
         neighbours=[
-            schema.BabelNeighbourPart(format_address(n.address), n.ifindex, n.cost) for n in babel.neighbours
+            schema.BabelNeighbourPart(
+                format_address(n.address), n.ifindex, n.cost, n.rxcost, n.txcost, n.reach, n.signed
+            )
+            for n in babel.neighbours
         ],
         routes=[
             schema.BabelRoutePart(
@@ -149,6 +152,31 @@ def _babel(babel: BabelState) -> schema.BabelPart:
             for r in babel.routes
         ],
         exports=[(str(prefix), metric) for prefix, metric in babel.exports],
+        interfaces=None if babel.interfaces is None else list(map(_babel_interface, babel.interfaces)),
+        policy=_babel_policy(babel.policy) if babel.policy else None,
+    )  # fmt: skip
+
+
+def _babel_policy(policy: BabelPolicy) -> schema.BabelPolicyPart:
+    rules = [
+        schema.BabelRulePart(list(map(str, r.prefixes)), list(map(str, r.within)), r.shortest, r.longest, r.deny)
+        for r in policy.imports or ()
+    ]
+    return schema.BabelPolicyPart(
+        sorted({4: 4, 16: 6}[size] for size in policy.families),
+        None if policy.imports is None else rules,
+        policy.transit4,
+        policy.kernel_metric,
+        [(ifindex, list(map(str, only))) for ifindex, only in policy.allowed],
+    )
+
+
+def _babel_interface(one: BabelInterface) -> schema.BabelInterfacePart:
+    rejected = [schema.BabelRejectedPart(format_address(r.address), r.reason, r.packets, r.age_s) for r in one.rejected]
+    rivals = [schema.BabelRivalPart(str(r.prefix), r.router_id, format_address(r.neighbour)) for r in one.rivals]
+    return schema.BabelInterfacePart(
+        one.ifindex, format_address(one.address), one.up, list(one.keys), one.packets_in, one.packets_out, rejected,
+        rivals,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from typing import Final
 
 from via6.model import NextHop, Route, RouteBlock, RouteTable
 from via6.observe.allowedips import Peer
-from via6.observe.node import BabelState, Node
+from via6.observe.node import BabelInterface, BabelPolicy, BabelState, Node
 from via6.prefix import Address, Prefix, PrefixError, format_address, mask, parse_address, parse_prefix
 
 _WHOLE: Final = tuple(
@@ -217,4 +217,29 @@ class Mask:
                 for r in babel.routes
             ),
             tuple((self.prefix(prefix), metric) for prefix, metric in babel.exports),
+            None if babel.interfaces is None else tuple(map(self._babel_interface, babel.interfaces)),
+            self._babel_policy(babel.policy) if babel.policy is not None else None,
         )  # fmt: skip
+
+    def _babel_policy(self, policy: BabelPolicy) -> BabelPolicy:
+        def prefixes(some: tuple[Prefix, ...]) -> tuple[Prefix, ...]:
+            return tuple(map(self.prefix, some))
+
+        rules = tuple(
+            replace(rule, prefixes=prefixes(rule.prefixes), within=prefixes(rule.within))
+            for rule in policy.imports or ()
+        )
+        allowed = tuple((ifindex, prefixes(only)) for ifindex, only in policy.allowed)
+        return replace(policy, imports=None if policy.imports is None else rules, allowed=allowed)
+
+    def _babel_interface(self, one: BabelInterface) -> BabelInterface:
+        rejected = tuple(replace(r, address=self.address(r.address)) for r in one.rejected)
+        keys = tuple(self.text(key) for key in one.keys)
+        rivals = tuple(
+            replace(
+                r, prefix=self.prefix(r.prefix), router_id=self.router_id(r.router_id),
+                neighbour=self.address(r.neighbour),
+            )
+            for r in one.rivals
+        )  # fmt: skip
+        return replace(one, address=self.address(one.address), keys=keys, rejected=rejected, rivals=rivals)

@@ -138,6 +138,50 @@ class BabelNeighbourPart(Part):
     address: str
     ifindex: Index
     cost: U16
+    rxcost: U16 | None = None
+    txcost: U16 | None = None
+    reach: str = ""
+    signed: bool = False
+
+
+class BabelRejectedPart(Part):
+    address: str
+    reason: str
+    packets: int = 0
+    age_s: float = 0.0
+
+
+class BabelRivalPart(Part):
+    prefix: str
+    router_id: str
+    neighbour: str
+
+
+class BabelInterfacePart(Part):
+    ifindex: Index
+    address: str
+    up: bool = True
+    keys: list[str] = field(default_factory=list)
+    packets_in: int = 0
+    packets_out: int = 0
+    rejected: list[BabelRejectedPart] = field(default_factory=list)
+    rivals: list[BabelRivalPart] = field(default_factory=list)
+
+
+class BabelRulePart(Part):
+    prefixes: list[str] = field(default_factory=list)
+    within: list[str] = field(default_factory=list)
+    shortest: U8 = 0
+    longest: U8 = 128
+    deny: bool = False
+
+
+class BabelPolicyPart(Part):
+    families: list[Annotated[int, Meta(ge=4, le=6)]] = field(default_factory=lambda: [4])
+    imports: list[BabelRulePart] | None = None
+    transit4: bool = True
+    kernel_metric: U32 = 460
+    allowed: list[tuple[Index, list[str]]] = field(default_factory=list)
 
 
 class BabelPart(Part):
@@ -145,6 +189,8 @@ class BabelPart(Part):
     neighbours: list[BabelNeighbourPart] = field(default_factory=list)
     routes: list[BabelRoutePart] = field(default_factory=list)
     exports: list[tuple[str, U16]] = field(default_factory=list)
+    interfaces: list[BabelInterfacePart] | None = None
+    policy: BabelPolicyPart | None = None
 
 
 class Head(Struct):

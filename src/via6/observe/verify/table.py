@@ -13,7 +13,7 @@ would say something, the answer is `unknown`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -236,9 +236,7 @@ class _Lookups:
     def _by_rules(self) -> tuple[Any, Any]:
         rules = [rule for rule in self.node.kernel.rules if rule.family == AF_INET]
         rules.sort(key=lambda rule: rule.priority)
-        if self.node.system == OPENBSD or (
-            tuple((r.priority, r.table) for r in rules) == _USUAL and all(_plain(r) for r in rules)
-        ):
+        if self.node.system == OPENBSD or usual_rules(rules):
             return self._then(self._table(TABLE_LOCAL, TABLE_MAIN), self._table(TABLE_DEFAULT))
         found: tuple[Any, Any] = self._blank(_THROUGH)
         for rule in rules:
@@ -353,6 +351,12 @@ class _Lookups:
             number = _THROUGH if route.type == "throw" else self.number(action)
             keys = destinations(block) << np.uint64(6) | np.uint64(route.prefix.length)
             yield (tables.index(route.table), route.metric, order), keys, number
+
+
+def usual_rules(rules: Iterable[Rule]) -> bool:
+    """The IPv4 rules are the three that every namespace begins with."""
+    four = sorted((rule for rule in rules if rule.family == AF_INET), key=lambda rule: rule.priority)
+    return tuple((r.priority, r.table) for r in four) == _USUAL and all(_plain(r) for r in four)
 
 
 def _by_destination(rule: Rule) -> bool:

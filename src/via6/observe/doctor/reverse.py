@@ -1,0 +1,60 @@
+"""Does a packet of the network come in at an interface that its answer would not leave by? Where other nodes are known
+that is followed from node to node, else nobody can say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from via6.model import Link
+from via6.observe.doctor.finding import Case
+from via6.observe.doctor.look import has_read, own4
+from via6.observe.doctor.peers import Peers
+from via6.observe.verify.table import FORWARD, Lookup, lookup
+from via6.prefix import Address, format_address
+
+_PAIRS: Final = 4096  # of source and destination, that are followed at most
+_HOPS: Final = 64
+
+
+def comes_in(case: Case, link: Link) -> str:
+    """`packets from 10.1.0.1 (r1) to 10.3.0.1 come in there, and …`, or empty."""
+    nodes = (case.node, *case.others)
+    if not case.others or not all(has_read(node, "routes4", "rules", "addresses", "links") for node in nodes):
+        return ""
+    segments = Peers(case).segments
+    known: dict[int, Lookup] = {}
+
+    def table(at: int) -> Lookup:
+        if at not in known:
+            known[at] = lookup(nodes[at])
+        return known[at]
+
+    for at, source, destination in islice(_pairs(case), _PAIRS):
+        back = table(0).action(source)
+        if back.kind != FORWARD or link.ifindex in back.devices:
+            continue
+        for _ in range(_HOPS):
+            action = table(at).action(destination)
+            if action.kind != FORWARD:
+                break
+            way = action.ways[0]
+            edge = segments.resolve((at, way.ifindex), way.via or destination)
+            if edge.node == 0 and edge.ifindex == link.ifindex:
+                out = ", ".join(sorted(case.node.kernel.dev(index) for index in back.devices))
+                flow = f"{format_address(source)} to {format_address(destination)}"
+                return f"packets from {flow} come in by {link.name}, and their answers leave by {out}"
+            if edge.node < 0:
+                break
+            at = edge.node
+    return ""
+
+
+def _pairs(case: Case) -> Iterator[tuple[int, Address, Address]]:
+    """(place of the first node, an address of it, an address of another node)."""
+    held = [sorted(own4(node)) for node in (case.node, *case.others)]
+    for at, sources in enumerate(held[1:], 1):
+        for source in sources:
+            for far, destinations in enumerate(held):
+                yield from ((at, source, destination) for destination in destinations if far != at)

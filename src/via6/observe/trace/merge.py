@@ -1,0 +1,379 @@
+"""What the witnesses say of a packet's way, as one trace: probes, daemons, and this node's own table.
+
+The daemon's hop number k is the router that answers the probe with hop limit k; hop 0 is this node. A daemon says what
+its kernel would do, a probe what was done: where they differ the probe is right, and the trace says that they differ.
+Probes see no way back. That an answer came at all proves that there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from via6.observe.packet import TIME_EXCEEDED, UNREACHABLE
+from via6.observe.trace.model import PROBE, UDP, Flow, Hop, Trace
+from via6.observe.trace.probe import DUMMY, HOP, REACHED, ROLE_IN, ROLE_OUT, SILENT, UNREACHABLE_KIND, Answer
+from via6.prefix import format_address
+
+GOOD: Final = frozenset({"ACCEPTED", "DELIVERED_TO_SUBNET", "EXITS_NETWORK"})
+NO_VIA6_BACK: Final = "the way back is not known: no via6 answers at the far end"
+
+_BY_CODE: Final = {0: "NO_ROUTE", 6: "NO_ROUTE", 7: "NO_ROUTE", 1: "NEIGHBOR_UNREACHABLE"}
+"""Destination unreachable; the codes that are not here say that a node discards it."""
+_NOT_PERMITTED: Final = "Operation not permitted"
+_NO_ANSWER: Final = "no answer to the probes: lost, filtered, or rationed"
+_FIRST_TTLS: Final = (64, 128, 255)
+
+
+def no_address(node: str) -> str:
+    """Why a node cannot be answered, and the remedy."""
+    return (
+        f"{node} has no IPv4 address to send from, so nobody can answer it. `[node] address` in via6.toml gives it one;"
+        " `--from ADDRESS` follows another's packets through it"
+    )
+
+
+def differing(only_there: Sequence[str], only_back: Sequence[str]) -> str:
+    """How the two ways differ, by their nodes."""
+    ways = (only_there, "there"), (only_back, "back")
+    return "the ways differ: " + ", ".join(" ".join(names) + f" only {way}" for names, way in ways if names)
+
+
+def merge(
+    flow: Flow, first: Hop, answers: Sequence[Answer], there: Sequence[Hop], back: Sequence[Hop],
+    remarks: Sequence[str] = (),
+) -> Trace:  # fmt: skip
+    """The trace. `first` is hop 0 by the own table, `answers` those to the probes (empty: none were sent), the last
+    one to the probe that was to arrive; `there` and `back` are what daemons say, this node the first of `there`."""
+    return _Merge(flow, first, answers, there, back, remarks).trace()
+
+
+class _Merge:
+    def __init__(
+        self, flow: Flow, first: Hop, answers: Sequence[Answer], there: Sequence[Hop], back: Sequence[Hop],
+        remarks: Sequence[str],
+    ) -> None:  # fmt: skip
+        self.flow = flow
+        self.answers = {answer.ttl: answer for answer in answers[:-1]}
+        self.far = answers[-1] if answers else None
+        self.there = list(there)
+        # A way back that is this node alone was made up for a packet that left for nobody who is asked.
+        self.back = list(back) if len(back) > 1 or len(there) != 1 else []
+        self.remarks = list(remarks)
+        self.lost = ""
+        self.reached = self._reached()
+        self._nearer()
+        self.stopped = self._stopped()
+        self.stop_hop = self._stop_hop()
+        self.answered = max((a.ttl for a in self.answers.values() if a.kind != SILENT), default=0)
+        if len(self.there) > 1 and self.there[0].node:  # as the other daemons call it
+            first = replace(first, node=self.there[0].node)
+        self.hops = [_both(first, self.there[0] if self.there else None)]
+        for number in range(1, self._count()):
+            self.hops.append(self._hop(number))
+
+    def trace(self) -> Trace:
+        disposition = self.lost = self._disposition()
+        self.hops = _without_ends(self.hops, disposition)
+        back = self._way_back()
+        asymmetric = self._compare(back)
+        return Trace(self.flow, tuple(self.hops), disposition, back, asymmetric, tuple(dict.fromkeys(self.remarks)))
+
+    # --- hops ------------------------------------------------------------------------------------------------------
+
+    def _reached(self) -> Answer | None:
+        near = next((a for a in self.answers.values() if a.kind == REACHED), None)
+        return near or (self.far if self.far is not None and self.far.kind == REACHED else None)
+
+    def _nearer(self) -> None:
+        """A destination that rations its answers may have left those to the first probes that came to it unsaid: a
+        daemon that is it, and behind which nobody answers, has the place."""
+        number = len(self.there) - 1
+        end = self.reached.ttl if self.reached is not None else 0
+        if number < 1 or end not in self.answers or end <= number or self.there[number].ends != "ACCEPTED":
+            return
+        if all(self.answers[ttl].kind == SILENT for ttl in range(number, end) if ttl in self.answers):
+            assert self.reached is not None
+            self.reached = replace(self.reached, ttl=number)
+            self.answers = {ttl: answer for ttl, answer in self.answers.items() if ttl < number}
+            self.answers[number] = self.reached
+
+    def _stopped(self) -> Answer | None:
+        """The first answer that says that the packet goes no further."""
+        found = [a for a in (*self.answers.values(), self.far) if a is not None and a.kind == UNREACHABLE_KIND]
+        return found[0] if found else None
+
+    def _stop_hop(self) -> int:
+        """Which hop it is that refuses: the one with the probe's hop limit if it does so before it looks at that; a
+        packet filter looks later, and then the error is of the router that answered one probe earlier."""
+        if self.stopped is None or self.stopped.ttl not in self.answers:
+            return -1
+        number = self.stopped.ttl
+        before = self.answers.get(number - 1)
+        if before is None or before.kind != HOP:
+            return number
+        if before.source == self.stopped.source != DUMMY or 0 < before.ttl_back == self.stopped.ttl_back:
+            self.answers = {ttl: answer for ttl, answer in self.answers.items() if ttl < number}
+            return number - 1
+        return number
+
+    def _count(self) -> int:
+        """How many hops there are to show: those that somebody knows, and one that is silent if the way is lost."""
+        known = max(len(self.there), self.answered + 1)
+        lost = self.reached is None and self.stopped is None and not self._told_end()
+        return known + 1 if lost and self.answers and known <= max(self.answers) else known
+
+    def _told_end(self) -> bool:
+        last = self.there[-1] if self.there else self.hops[0] if hasattr(self, "hops") else None
+        return last is not None and bool(last.ends) and last.ends != "UNKNOWN"
+
+    def _hop(self, number: int) -> Hop:
+        hop = self.there[number] if number < len(self.there) else Hop(notes=self._of_the_silent(number))
+        answer = self.answers.get(number)
+        return hop if answer is None else _with_answer(hop, answer)
+
+    def _of_the_silent(self, number: int) -> tuple[str, ...]:
+        """What the hop before knows of one that has no via6."""
+        before = self.hops[number - 1]
+        answer = self.answers.get(number)
+        if not before.next_hop or not before.out_device or (answer is not None and answer.kind == REACHED):
+            return ()
+        whose = f" of {before.node}" if before.node else ""
+        return (f"it is {format_address(before.next_hop)} dev {before.out_device}{whose}, no via6 answers there",)
+
+    def _note(self, number: int, note: str) -> None:
+        self.hops[number] = replace(self.hops[number], notes=(*self.hops[number].notes, note))
+
+    def _name(self, number: int) -> str:
+        hop = self.hops[number]
+        return hop.node or (format_address(hop.icmp_source) if hop.icmp_source else "") or f"hop {number}"
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def _claim(self) -> tuple[int, Hop] | None:
+        """The last word of tables and daemons: which hop, and what it says."""
+        number = len(self.there) - 1 if self.there else 0
+        if self.hops[0].ends not in ("", "UNKNOWN", *GOOD):  # it does not leave this node
+            number = 0
+        hop = self.hops[number]
+        return (number, hop) if hop.ends else None
+
+    def _disposition(self) -> str:
+        claim = self._claim()
+        if self.reached is not None:
+            return self._arrived(claim)
+        refused = [one.refused for one in (*self.answers.values(), self.far) if one is not None]
+        if refused and all(refused) and (claim is None or claim[1].ends in (*GOOD, "UNKNOWN")):
+            del self.hops[1:]
+            why = f"this node does not send it: {refused[0]}"
+            return self._end(0, "NULL_ROUTED", why + " (a packet filter on output?)" * (refused[0] == _NOT_PERMITTED))
+        if self.stopped is not None and not (claim and claim[1].ends in GOOD and claim[0] == 0):
+            return self._refused(self.stopped, claim)
+        if claim is not None and claim[1].ends not in GOOD and claim[1].ends != "UNKNOWN":
+            return self._claimed_bad(*claim)
+        if self.far is not None and self.far.kind == HOP and self.far.type == TIME_EXCEEDED:
+            self.remarks.append(f"the probe with hop limit {self.far.ttl} used it up: it goes round")
+            return self._end(len(self.hops) - 1, "LOOP", "it goes round until its hop limit is used up")
+        if claim is not None and claim[1].ends in GOOD:
+            return self._silent(*claim)
+        if self.far is None:
+            return claim[1].ends if claim else "UNKNOWN"
+        last = min(max(self.answered, len(self.there) - 1), len(self.hops) - 1)
+        why = f"nothing answers behind {self._name(last)}"
+        if claim is not None and claim[0] == last and claim[1].why:
+            why = claim[1].why
+        return self._end(last, "UNKNOWN", why)
+
+    def _arrived(self, claim: tuple[int, Hop] | None) -> str:
+        assert self.reached is not None
+        if claim is not None and claim[1].ends not in GOOD and claim[1].ends != "UNKNOWN":
+            number, hop = claim
+            words = f"{hop.ends}" + (f" ({hop.why})" if hop.why else "")
+            name = self._name(number)
+            self.remarks.append(f"{name} says {words}, yet the destination answers: it changed, or another way is used")
+            self._note(number, f"contradicted by the probes: it says {words}")
+        last = self.reached.ttl if self.reached.ttl in self.answers else len(self.hops) - 1
+        if claim is not None and claim[1].ends == "ACCEPTED" and last not in (claim[0], len(self.hops) - 1):
+            self.remarks.append(f"the probes arrive after {last} hops, the daemons say {claim[0]}")
+            self._note(min(last, len(self.hops) - 1), "the probes have arrived here")
+        if self.reached.ttl not in self.answers:
+            self.remarks.append("the destination answers; which hops lie before it is not known")
+        return self._end(min(last, len(self.hops) - 1), "ACCEPTED", "")
+
+    def _refused(self, stopped: Answer, claim: tuple[int, Hop] | None) -> str:
+        """A router says that it does not pass the packet on."""
+        number = len(self.hops) - 1 if self.stop_hop < 0 else min(self.stop_hop, len(self.hops) - 1)
+        if stopped.source == self.flow.source:  # this very node: it could not hand the packet over
+            number = 0
+            del self.hops[1:]
+        hop = self.hops[number]
+        source = format_address(stopped.source) if stopped.source else "somebody"
+        said = f"{stopped.words}, says {source}"
+        if claim is not None and claim[0] == number and hop.ends not in GOOD and hop.ends != "UNKNOWN":
+            return self._end(number, hop.ends, f"{hop.why}; {said}" if hop.why else said)
+        if claim is not None and (number < claim[0] or hop.ends in GOOD):
+            self.remarks.append(f"{self._name(number)} would pass it on by its tables, yet {said}: a packet filter?")
+        if stopped.type == UNREACHABLE and stopped.source == self.flow.destination:
+            self.remarks.append("the destination itself refuses it")
+        word = _BY_CODE.get(stopped.code, "NULL_ROUTED") if stopped.type == UNREACHABLE else "NULL_ROUTED"
+        return self._end(number, word, said)
+
+    def _claimed_bad(self, number: int, hop: Hop) -> str:
+        """A daemon or the own table says that the packet ends there, and no probe denies it."""
+        if hop.ends == "LOOP":  # what answers behind it has answered before
+            del self.hops[number + 1 :]
+            return hop.ends
+        if self.answered > number:
+            self.remarks.append(
+                f"{self._name(number)} says {hop.ends}, yet {self._name(self.answered)} behind it answers probes"
+            )
+            self._note(number, f"contradicted by the probes: it says {hop.ends}")
+            return self._end(len(self.hops) - 1, "UNKNOWN", f"nothing answers behind {self._name(self.answered)}")
+        return hop.ends
+
+    def _silent(self, number: int, hop: Hop) -> str:
+        """It should arrive, by what daemons and tables say; no answer came back."""
+        if self.far is None:
+            return hop.ends
+        ends = _way_back_ends(self.back)
+        if ends and ends not in GOOD:
+            self.remarks.append("the destination does not answer, for its answer does not come back: see the way back")
+            return hop.ends
+        if self.answered >= number and hop.ends != "ACCEPTED":
+            last = len(self.hops) - 1
+            if last > number:
+                self._note(last, "the destination, if it is there")
+            who = format_address(self.flow.destination)
+            self.remarks.append(f"{who} does not answer: is it there, does it filter, has it a way back?")
+            return hop.ends
+        if self.flow.proto == UDP and hop.ends == "ACCEPTED" and self.answered == number - 1:
+            self.remarks.append("no answer: an open UDP port gives none, and a packet filter neither")
+            return hop.ends
+        reach = self._name(self.answered) if self.answered else "this node"
+        why = f"by the tables of all nodes it arrives, yet nothing answers behind {reach}"
+        self.remarks.append(f"{why}: a packet filter at {reach} or at {self._name(min(self.answered + 1, number))}?")
+        return self._end(min(self.answered, len(self.hops) - 1), "UNKNOWN", why)
+
+    def _end(self, number: int, disposition: str, why: str) -> str:
+        self.hops[number] = replace(self.hops[number], ends=disposition, why=why)
+        return disposition
+
+    # --- the way back ----------------------------------------------------------------------------------------------
+
+    def _way_back(self) -> Trace | None:
+        if self.flow.source is None:
+            return None
+        ends = _way_back_ends(self.back)
+        remarks: list[str] = []
+        if not self.back:
+            remarks.append(self._nobody_knows())
+        if self.reached is None:
+            return Trace(self.flow.back(), tuple(self.back), ends or "UNKNOWN", remarks=tuple(remarks))
+        hops = self.back
+        if ends not in ("", "ACCEPTED", "UNKNOWN") and ends not in GOOD:
+            name = self.back[-1].node or "its last node"
+            remarks.append(f"{name} says {ends}, yet an answer came back: by another way, or it changed meanwhile")
+            last = replace(self.back[-1], ends="", notes=(*self.back[-1].notes, f"contradicted: it says {ends}"))
+            hops = [*self.back[:-1], last]
+        elif self.back and ends != "ACCEPTED":
+            remarks.append("an answer came back: the way goes on, by nodes that are not known")
+            if ends == "UNKNOWN":
+                hops = [*self.back[:-1], replace(self.back[-1], ends="")]
+        return Trace(self.flow.back(), tuple(hops), "ACCEPTED", remarks=tuple(remarks))
+
+    def _nobody_knows(self) -> str:
+        if self.reached is None:
+            return (
+                NO_VIA6_BACK if self.lost in (*GOOD, "UNKNOWN") else "the packet does not arrive, so nobody answers it"
+            )
+        words = "an answer came back; which way is not known: no via6 answers at the far end"
+        far = self.reached.ttl_back
+        first = next((one for one in _FIRST_TTLS if one >= far), 0)
+        if not far or not first:
+            return words
+        count = first - far + 1
+        words += f". Its TTL of {far} lets expect {count} hop{'s' * (count > 1)}"
+        return words if self.reached.ttl not in self.answers else f"{words}, {self.reached.ttl} there"
+
+    def _compare(self, back: Trace | None) -> bool:
+        """True if the way back passes other nodes, as far as both are known."""
+        if back is None or not back.hops or len(self.hops) < 2:
+            return False
+        there, home = [h.node for h in self.hops], [h.node for h in reversed(back.hops)]
+        if self.hops[0].in_device and there[0] in home:  # it came from elsewhere: what lies before is not followed
+            home = home[home.index(there[0]) :]
+        if any(len(set(filter(None, names))) < len(list(filter(None, names))) for names in (there, home)):
+            return False  # nodes of one name: who is who?
+        whole = all(there) or (all(there[:-1]) and self.hops[-1].ends == "ACCEPTED")
+        home_whole = all(home) and back.hops[-1].ends == "ACCEPTED"
+        only_there = [name for name in there if name and name not in home] if home_whole else []
+        only_back = [name for name in home if name and name not in there] if whole else []
+        if not only_there and not only_back:
+            self._links(back)
+            return False
+        words = [
+            f"{' '.join(names)} only {way}" for names, way in ((only_there, "there"), (only_back, "back")) if names
+        ]
+        self.remarks.append(f"the ways differ: {', '.join(words)}")
+        return True
+
+    def _links(self, back: Trace) -> None:
+        """Nodes alike, but not the links between them."""
+        out = {hop.node: hop.out_device for hop in self.hops if hop.node}
+        differ = [
+            h.node for h in back.hops if h.node in out and h.in_device and out[h.node] and out[h.node] != h.in_device
+        ]
+        if differ:
+            self.remarks.append(f"the way back comes by another link at {', '.join(differ)}")
+
+
+def _both(table: Hop, daemon: Hop | None) -> Hop:
+    """Hop 0: this node's kernel was asked just now, the daemon fills what is missing."""
+    if daemon is None:
+        return table
+    return replace(
+        table,
+        node=table.node or daemon.node,
+        in_device=table.in_device or daemon.in_device,
+        route=table.route or daemon.route,
+        next_hop=table.next_hop or (daemon.next_hop if not table.out_device else None),
+        out_device=table.out_device or daemon.out_device,
+        mtu=table.mtu or daemon.mtu,
+        ends=table.ends or (daemon.ends if daemon.ends in GOOD else ""),
+        why=table.why,
+        seen=table.seen | daemon.seen,
+        notes=(*table.notes, *daemon.notes),
+    )
+
+
+def _with_answer(hop: Hop, answer: Answer) -> Hop:
+    if answer.kind == SILENT:
+        said = (answer.refused,) if answer.refused else (_NO_ANSWER,)
+        return replace(hop, notes=(*hop.notes, *said))
+    told = answer.extensions
+    into, out = told.interface(ROLE_IN), told.interface(ROLE_OUT)
+    notes = list(hop.notes)
+    if told.node_name and hop.node and told.node_name != hop.node:
+        notes.append(f"it calls itself {told.node_name} in ICMP")
+    if told.node_address:
+        notes.append(f"its address is {format_address(told.node_address)}")
+    if into and into.address and into.address != answer.source:
+        notes.append(f"it came in at {format_address(into.address)}")
+    device = into.name or (f"if{into.ifindex}" if into.ifindex else "") if into else ""
+    leaves = out.name or (f"if{out.ifindex}" if out.ifindex else "") if out else ""
+    return replace(
+        hop, node=hop.node or told.node_name, in_device=hop.in_device or device,
+        out_device=hop.out_device or leaves, rtt_ms=answer.rtt_ms, icmp_source=answer.source,
+        mtu=answer.mtu or hop.mtu or (into.mtu if into else 0), seen=hop.seen | {PROBE}, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _way_back_ends(back: Sequence[Hop]) -> str:
+    return back[-1].ends or "UNKNOWN" if back else ""
+
+
+def _without_ends(hops: Sequence[Hop], disposition: str) -> list[Hop]:
+    """Only the hop with which the trace ends says so."""
+    keep = max((number for number, hop in enumerate(hops) if hop.ends == disposition), default=-1)
+    return [hop if n == keep or not hop.ends else replace(hop, ends="", why="") for n, hop in enumerate(hops)]
