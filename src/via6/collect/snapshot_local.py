@@ -28,6 +28,7 @@ from via6.model import (
     Link,
     NexthopObject,
     Route,
+    RouteBlock,
     RouteTable,
     Rule,
     Snapshot,
@@ -94,8 +95,8 @@ def touched(event: KernelEvent) -> frozenset[str]:
     if not isinstance(event, Change) or isinstance(event.object, Link):
         return PARTS
     thing = event.object
-    if isinstance(thing, Route):
-        return frozenset({"routes4" if thing.family == AF_INET else "routes6"})
+    if isinstance(thing, Route | RouteBlock):
+        return frozenset({_part_of(thing if isinstance(thing, Route) else thing.template)})
     if isinstance(thing, NexthopObject):
         return _ROUTES | {"nexthops"}
     if isinstance(thing, InterfaceAddress):

@@ -40,7 +40,7 @@ from via6.daemon.run import Daemon, log
 from via6.engine import NEEDED_PARTS
 from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel
-from via6.model import PROTO_VIA6, TABLE_MAIN, Change, InterfaceAddress, KernelEvent, Link, Route, Snapshot
+from via6.model import PROTO_VIA6, TABLE_MAIN, Change, InterfaceAddress, KernelEvent, Link, Route, RouteBlock, Snapshot
 from via6.prefix import Address, Prefix, format_address, is_link_local
 from via6.view import View
 
@@ -261,7 +261,8 @@ def describe(route: Route, view: View) -> str:
 
 
 def _concerns(thing: object) -> bool:
-    return not isinstance(thing, Route) or (thing.table == TABLE_MAIN and not thing.prefix.length)
+    route = thing.template if isinstance(thing, RouteBlock) else thing
+    return not isinstance(route, Route) or (route.table == TABLE_MAIN and not route.prefix.length)
 
 
 def _defaults(snapshot: Snapshot) -> Snapshot:

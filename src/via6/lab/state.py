@@ -18,7 +18,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -154,7 +154,8 @@ def read_all() -> list[LabState]:
 
 
 def _decode(text: str) -> LabState:
-    state = LabState(**json.loads(text))
+    known = {one.name for one in fields(LabState)}  # another version may have noted more
+    state = LabState(**{key: value for key, value in json.loads(text).items() if key in known})
     return replace(state, holder=(int(state.holder[0]), int(state.holder[1])))
 
 
