@@ -137,12 +137,20 @@ def _verify(args: argparse.Namespace, words: Sequence[str]) -> int:
     if args.fail:
         from via6.observe.verify import failure
 
-        after = failure.examine(nodes, args.fail, rules)
+        after = failure.examine(nodes, args.fail, rules, _progress if sys.stderr.isatty() else None)
+        _progress(0, 0, "")
         out["failures"] = [one.as_json() for one in after]
         bad = bad or any(one.problems for one in after)
         text += failure.lines(after)
     _print(args, out, text)
     return TROUBLE if bad else OK
+
+
+def _progress(done: int, count: int, name: str) -> None:
+    """A line that is written over, on a terminal: where routes must be computed anew, failures take their time."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{done} of {count} failures, now {name}" if count else "\r\033[K")
+        sys.stderr.flush()
 
 
 def _diff(args: argparse.Namespace, words: Sequence[str]) -> int:

@@ -81,7 +81,9 @@ class Aftermath:
                     gone.add(other)
         dead = set()
         for port in self._facing(gone):
-            if all(other[0] in gone for other in links.on(port)) and (links.closed(port) or not self._addressed(port)):
+            others = {one[0] for one in links.on(port)}
+            others |= {h.neighbour[0] for h in self.mesh.hearings if h.at == port}
+            if others <= gone and (links.closed(port) or not self._addressed(port)):
                 dead.add(port)
         return dead, gone
 
@@ -135,34 +137,35 @@ class Aftermath:
         for block in moving if hit is not None else ():
             blocks += self._rerouted(at, block, hit)
         metric = self.mesh.policy(at).kernel_metric
-        routes = [
-            Route(prefix, tuple(NextHop(h.via, h.at[1]) for h in ways[at]), metric=metric)
-            for prefix, ways in chosen.items()
-            if at in ways
-        ]
+        made: dict[tuple[int, tuple[NextHop, ...]], list[Address]] = {}
+        for prefix, ways in chosen.items():
+            if at in ways:
+                hops = tuple(NextHop(h.via, h.at[1]) for h in ways[at])
+                made.setdefault((prefix.length, hops), []).append(prefix.packed)
+        for (length, hops), to in made.items():
+            blocks.append(RouteBlock(Route(Prefix(bytes(4), length), hops, metric=metric), to))
         lost = {port[1]: entries for port, entries in mute.items() if port[0] == at}
         silent = {(entry.ifindex, entry.address) for entries in lost.values() for entry in entries}
         kept = (n for n in kernel.neighbours if n.ifindex not in dead and (n.ifindex, n.address) not in silent)
         neighbours = (*kept, *(entry for i, entries in lost.items() if i not in dead for entry in entries))
-        table = RouteTable((*blocks, *RouteTable.of(routes).blocks))
+        table = RouteTable(tuple(blocks))
         return replace(node, kernel=replace(kernel, links=links, routes=table, neighbours=neighbours))
 
     def _split(self, at: int) -> tuple[list[RouteBlock], list[RouteBlock]]:
         """The routes of a node that stay as the kernel leaves them, and those that a routing program chooses."""
         if at not in self._standing:
             node = self.nodes[at]
-            ours = slots(node)
             objects = {o.nhid: o for o in node.kernel.nexthops}
             standing: list[RouteBlock] = []
             moving: list[RouteBlock] = []
             for raw in node.kernel.routes.blocks:
                 route = resolved(raw.template, objects)
                 block = RouteBlock(route, raw.destinations)
-                if route.family != AF_INET or route.type == "local" or route.protocol in BY_HAND:
+                if route.type == "local" or not _programmed(node, route):
                     standing.append(block)
                 elif node.babel is None or self.partial:
                     moving.append(block)
-                elif route.table != TABLE_MAIN or (route.protocol, route.metric) not in ours:
+                elif route.table != TABLE_MAIN or route.protocol != PROTO_VIA6:
                     standing.append(block)
                 else:
                     length = route.prefix.length
@@ -224,8 +227,14 @@ class Aftermath:
 def _dynamic(node: Node) -> bool:
     """A routing program is at work on a node: it has put routes in, or speaks Babel and does not tell its state."""
     routes = (block.template for block in node.kernel.routes.blocks if len(block))
-    programs = any(r.family == AF_INET and r.table == TABLE_MAIN and r.protocol not in BY_HAND for r in routes)
-    return programs or "babel" in node.unread
+    return any(route.table == TABLE_MAIN and _programmed(node, route) for route in routes) or "babel" in node.unread
+
+
+def _programmed(node: Node, route: Route) -> bool:
+    """An IPv4 route that a routing program has chosen, not one that somebody declared, to via6 or to the kernel."""
+    if route.family != AF_INET or route.protocol in BY_HAND:
+        return False
+    return route.protocol != PROTO_VIA6 or (route.protocol, route.metric) in slots(node)
 
 
 def _without(block: RouteBlock, dead: set[int]) -> list[RouteBlock]:

@@ -1,8 +1,9 @@
 """The routes that Babel would choose: shortest paths over the links that the nodes' Babel states name.
 
 A node hears a neighbour over a link at a cost; what an origin announces with metric m is worth m plus the costs on the
-way. Babel takes the smallest sum, and keeps what it has among equals. Where it has nothing of that, any of the equals
-may be taken, and all are looked at.
+way. Babel takes the smallest sum. Among equals a node keeps what it has, if nothing has happened on that way; else any
+of them may be taken, and all are looked at: a neighbour that must ask for a newer seqno is without a route for a
+moment, and who left it then does not return for an equal one.
 
 What a node takes is `policy.Import`: its rules, and never what is its own (RFC 8966 section 3.5 calls a filtered route
 one of infinite metric, so it is not passed on either). What it announces as an origin it announces while it can reach
@@ -137,13 +138,30 @@ class Mesh:
             if key not in trees:
                 trees[key] = _distances(origins, to, bounds, self.mute)
             distance = trees[key]
-            found[prefix] = {
+            found[prefix] = ways = {
                 at: best
                 for at, heard in from_.items()
                 if at in distance and at not in origins
-                if (best := self._best(distance, heard, origins, bounds, self._held[at].get(prefix)))
+                if (best := self._best(distance, heard, origins, bounds))
             }
+            self._keep(prefix, ways, origins)
         return found
+
+    def _keep(self, prefix: Prefix, ways: dict[int, list[Hearing]], origins: Mapping[int, int]) -> None:
+        """Leaves of equals what a node has selected now, where all nodes on that way keep theirs."""
+        kept: dict[int, Hearing | None] = {}
+        for start in ways:
+            way, at = [], start
+            while at in ways and at not in kept:
+                now = self._held[at].get(prefix)
+                kept[at] = next((h for h in ways[at] if now == (h.via, h.at[1])), None)
+                way.append(at)
+                at = one.neighbour[0] if (one := kept[at]) is not None else -1
+            if at not in origins and kept.get(at) is None:
+                kept.update(dict.fromkeys(way))
+        for at, hearing in kept.items():
+            if hearing is not None:
+                ways[at] = [hearing]
 
     def _bounds(self, prefix: Prefix, changed: Mapping[int, Import | None]) -> frozenset[int]:
         refusing = self.refusing(prefix)
@@ -163,9 +181,8 @@ class Mesh:
         return Import(policy.families, policy.imports, frozenset(own), second)
 
     def _best(
-        self, distance: Mapping[int, int], heard: Iterable[Hearing], origins: Mapping[int, int], bounds: _Bounds,
-        now: tuple[Address, int] | None,
-    ) -> list[Hearing]:  # fmt: skip
+        self, distance: Mapping[int, int], heard: Iterable[Hearing], origins: Mapping[int, int], bounds: _Bounds
+    ) -> list[Hearing]:
         least: list[Hearing] = []
         metric = INFINITY
         for hearing in heard:
@@ -177,8 +194,7 @@ class Mesh:
                 least, metric = [], worth
             if worth == metric and worth < INFINITY:
                 least.append(hearing)
-        kept = [h for h in least if now == (h.via, h.at[1])]
-        return kept or least
+        return least
 
 
 def _selected(node: Node) -> dict[Prefix, tuple[Address, int]]:

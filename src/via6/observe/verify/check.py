@@ -30,6 +30,8 @@ _DROPPED: Final = (words.NO_ROUTE, words.NULL_ROUTED)
 _WRONG_BITS: Final = sum(1 << code for code in _WRONG)
 _MOST_PREFIXES: Final = 64  # told one by one for one cause
 _MOST_TRACED: Final = 20_000
+NO_WAY_BACK: Final = "no way back"
+"""The kind of a problem whose packets do not arrive though those in the other direction do."""
 
 Wanted = Callable[[Endpoint, Prefix], bool]
 """Whether packets from an endpoint are to arrive at a known destination."""
@@ -94,12 +96,13 @@ class Checker:
         self._found: dict[tuple[str, str, Prefix], Problem] = {}
         self._traced = 0
 
-    def report(self, wanted: Wanted | None = None) -> Report:
-        """Everything. `wanted` None: all islands are to reach each other."""
+    def report(self, wanted: Wanted | None = None, asymmetry: bool = True) -> Report:
+        """Everything. `wanted` None: all islands are to reach each other. Pairs with another way back are counted
+        unless `asymmetry` is false."""
         self._classes()
         report = Report(nodes=len(self.network.nodes), classes=len(self.network.classes.starts))
         report.rows = len(self.network.classes.example)
-        Pairs(self).look(report, wanted)
+        Pairs(self).look(report, wanted, asymmetry)
         report.problems = sorted(self._found.values(), key=lambda p: (p.disposition, p.node, p.prefix))
         return report
 
@@ -288,7 +291,7 @@ class Pairs:
         self.survey = checker.survey
         self.endpoints = checker.survey.endpoints
 
-    def look(self, report: Report, wanted: Wanted | None) -> None:
+    def look(self, report: Report, wanted: Wanted | None, asymmetry: bool = True) -> None:
         """Notes what does not arrive, and counts."""
         if not self.endpoints:
             return
@@ -301,7 +304,7 @@ class Pairs:
             ]
             if asked and len(rows):
                 self._destination(prefix, rows, asked, report)
-        if len(self.endpoints) <= 3000:
+        if asymmetry and len(self.endpoints) <= 3000:
             self._asymmetry(report)
 
     def _destination(self, prefix: Prefix, rows: Any, asked: list[int], report: Report) -> None:
@@ -311,8 +314,9 @@ class Pairs:
         for begin in range(0, len(rows), self.checker.walker.room):
             part = rows[begin : begin + self.checker.walker.room]
             bits[begin : begin + len(part)] = self.fates(part, asked)
-        good = np.uint16(words.GOOD | (1 << words.EXITS_NETWORK if prefix in self.survey.exports else 0))
-        wrong = bits & ~good
+        wrong = bits & ~np.uint16(words.GOOD)
+        if prefix in self.survey.exports:
+            wrong = self._leaving(rows, asked, wrong, self.survey.exports[prefix])
         report.pairs += len(asked)
         report.arriving += int((wrong == 0).all(axis=0).sum())
         row, place = np.nonzero(wrong)
@@ -323,13 +327,30 @@ class Pairs:
                 told.add(key)
                 self._tell(prefix, int(rows[at]), self.endpoints[asked[turn]], int(wrong[at, turn]), len(place))
 
+    def _leaving(self, rows: Any, asked: list[int], wrong: Any, origins: list[int]) -> Any:
+        """Packets may leave the network where their destination is announced, and nowhere else."""
+        import numpy as np
+
+        exits = np.uint16(1 << words.EXITS_NETWORK)
+        known: dict[tuple[int, int], bool] = {}
+        wrong = wrong.copy()
+        for at, turn in zip(*(places.tolist() for places in np.nonzero(wrong & exits)), strict=True):
+            key = int(rows[at]), self.endpoints[asked[turn]].node
+            if key not in known:
+                to = octets(self.network.classes.example[key[0]])
+                ends = {t.node for t in self.checker.tracer.trails(to, key[1]) if t.code == words.EXITS_NETWORK}
+                known[key] = ends <= {self.network.nodes[origin].name for origin in origins}
+            if known[key]:
+                wrong[at, turn] &= ~exits
+        return wrong
+
     def _tell(self, prefix: Prefix, row: int, source: Endpoint, bits: int, count: int) -> None:
         to = self.example(row, prefix)
         # A loop that passes its origin ends there, as nobody believes his own address: it is a loop all the same.
         believed = None if bits >> words.LOOP & 1 else source.address
         for trail in self.checker.tracer.trails(octets(to), source.node, source.ifindex, believed):
             if bits >> trail.code & 1:
-                kind = "no way back" if self._other_way(source, prefix) else ""
+                kind = NO_WAY_BACK if self._other_way(source, prefix) else ""
                 problem = Problem(
                     words.NAMES[trail.code], trail.node, prefix, source.address, octets(to), trail.steps, trail.why,
                     kind, count,
@@ -354,6 +375,20 @@ class Pairs:
     @cached_property
     def _refused(self) -> Any:
         return self.checker.tracer.sources.table([one.address for one in self.endpoints])
+
+    @cached_property
+    def _calm(self) -> Any:
+        """Per endpoint: its source is believed everywhere, but for its own node, where packets do not come by again
+        unless they loop."""
+        import numpy as np
+
+        node_of = np.array([-1, *(at for at, _ in self.network.ports)])
+        calm = np.zeros(len(self.endpoints), bool)
+        for place, one in enumerate(self.endpoints):
+            refusing = self._refused[:, place] > 0
+            entry = self.network.ports.get(one.port, 0)
+            calm[place] = not self._tunnels and not refusing[entry] and (node_of[refusing] == one.node).all()
+        return calm
 
     @cached_property
     def _tunnels(self) -> bool:
@@ -381,6 +416,8 @@ class Pairs:
         for at in range(len(rows)):
             if fates.many[at] or self._tunnels:
                 for column, place in enumerate(asked):
+                    if self._calm[place] and not int(bits[at, column]) >> words.LOOP & 1:
+                        continue
                     one = self.endpoints[place]
                     to = octets(self.network.classes.example[rows[at]])
                     loops = int(bits[at, column]) & 1 << words.LOOP
@@ -427,7 +464,8 @@ class Pairs:
                     break
                 now = np.take_along_axis(fates.next, now, axis=1)
                 trace[part] += np.where(on, mark[now], np.uint64(0))
-            lost = np.take_along_axis(fates.stop, now, axis=1) > words.DELIVERED_TO_SUBNET
+            end = np.take_along_axis(fates.stop, now, axis=1)
+            lost = (end == 0) | (end > words.DELIVERED_TO_SUBNET)
             trace[part] = np.where(lost | fates.many[:, None], np.uint64(0), trace[part])
         home = self.survey.place_of(np.array([number(one.address) for one in self.endpoints]))
         differs = (home[:, None] != home) & (trace != trace.T) & (trace > 0) & (trace.T > 0)

@@ -6,14 +6,14 @@ be computed to see what a failure breaks (`whole`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 from via6.errors import Refusal
 from via6.observe.node import Node
-from via6.observe.verify import report
+from via6.observe.verify import report, words
 from via6.observe.verify.after import Aftermath
 from via6.observe.verify.check import Checker, Problem, among
 from via6.observe.verify.expect import Expectations, check, wanted
@@ -24,6 +24,7 @@ from via6.observe.verify.whole import Whole
 from via6.prefix import Prefix
 
 _SHOWN: Final = 10
+_UNKNOWN: Final = words.NAMES[words.UNKNOWN]
 
 
 @dataclass
@@ -57,13 +58,23 @@ def lines(found: Sequence[After]) -> list[str]:
             out.append(f"  … and {len(one.problems) - _SHOWN} more")
     if len(bad) > _SHOWN:
         out.append(f"… and {len(bad) - _SHOWN} more failures: " + ", ".join(one.name for one in bad[_SHOWN:]))
-    out.append(f"{len(found)} failures looked at, {len(bad)} of them break something")
+    count = f"{len(found)} failure{'' if len(found) == 1 else 's'} looked at"
+    unknown = [one for one in bad if all(p.disposition == _UNKNOWN for p in one.problems)]
+    told = [f"{len(bad) - len(unknown)} break something"] if len(bad) > len(unknown) else []
+    told += [f"of {len(unknown)} nobody can say what follows"] if unknown else []
+    out.append(f"{count}, " + (", ".join(told) or "none of them breaks anything"))
     return out
 
 
-def examine(nodes: Sequence[Node], wished: Sequence[tuple[str, str]], rules: Expectations | None) -> list[After]:
+Say = Callable[[int, int, str], None]
+"""Told before each failure: how many have been looked at, how many there are, and its name."""
+
+
+def examine(
+    nodes: Sequence[Node], wished: Sequence[tuple[str, str]], rules: Expectations | None, say: Say | None = None
+) -> list[After]:
     """All failures that are wished for: (link, A-B), (node, A), (link, ""), (node, ""), (any-1, "")."""
-    return _Failures(nodes, rules).all(wished)
+    return _Failures(nodes, rules).all(wished, say)
 
 
 class _Failures:
@@ -94,18 +105,24 @@ class _Failures:
 
     # --- which failures --------------------------------------------------------------------------------------------
 
-    def all(self, wished: Sequence[tuple[str, str]]) -> list[After]:
-        found: list[After] = []
+    def all(self, wished: Sequence[tuple[str, str]], say: Say | None = None) -> list[After]:
+        """All that are wished for, one after the other."""
+        todo: list[tuple[str, Callable[[], After]]] = []
         for kind, name in wished:
             if kind == "node" and name:
-                found.append(self.node(self._named(name), thorough=True))
+                todo.append((name, partial(self.node, self._named(name), thorough=True)))
             elif kind == "link" and name:
-                found.append(self.link(name, self._between(name), thorough=True))
+                todo.append((name, partial(self.link, name, self._between(name), thorough=True)))
             else:
                 if kind in ("link", "any-1"):
-                    found += [self.link(one, [pair]) for one, pair in self.links.items()]
+                    todo += [(one, partial(self.link, one, [pair])) for one, pair in self.links.items()]
                 if kind in ("node", "any-1"):
-                    found += [self.node(at) for at in self.after.routers]
+                    todo += [(self.nodes[at].name, partial(self.node, at)) for at in self.after.routers]
+        found = []
+        for count, (name, look) in enumerate(todo):
+            if say is not None:
+                say(count, len(todo), name)
+            found.append(look())
         return found
 
     def _named(self, name: str) -> int:
@@ -192,7 +209,7 @@ class _Failures:
             kept = tuple(rule for rule in rules.rules if _sides(rule) & set(self.place) <= names)
             rules = replace(rules, rules=kept)
         checker = Checker(Network(nodes, among(rules.prefixes()) if rules else ()))
-        found = checker.report(wanted(rules, checker.survey) if rules else None)
+        found = checker.report(wanted(rules, checker.survey) if rules else None, asymmetry=False)
         if rules:
             check(rules, checker, found)
         return found.problems

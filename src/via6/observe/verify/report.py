@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from via6.observe.verify.check import Problem, Report
+from via6.observe.verify.check import NO_WAY_BACK, Problem, Report
 from via6.prefix import format_address
 
 _SHOWN: Final = 40
@@ -42,7 +42,7 @@ def problem_lines(problem: Problem) -> Iterator[str]:
     head += f" and {problem.more} more prefixes" if problem.more else ""
     yield head + (f": {problem.why}" if problem.why else "")
     if problem.kind:
-        yield f"  {problem.kind}"
+        yield f"  {problem.kind}" + (": packets the other way arrive" if problem.kind == NO_WAY_BACK else "")
     source = format_address(problem.source) if problem.source else "any source"
     if problem.steps:
         yield f"  packet {source} > {format_address(problem.destination)}: {way(problem)}"

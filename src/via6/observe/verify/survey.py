@@ -54,6 +54,11 @@ def last(prefix: Prefix) -> int:
     return number(prefix.packed) + (1 << (32 - prefix.length)) - 1
 
 
+def somewhere(prefix: Prefix) -> Address:
+    """An address in a prefix, not the first one if there are hosts in it."""
+    return octets(number(prefix.packed) + (prefix.length < 31))
+
+
 class Survey:
     """What is known of a network by its addresses."""
 
@@ -157,4 +162,11 @@ class Survey:
 
     def own_address(self, at: int) -> Address | None:
         """An address that a node may send from."""
-        return next((entry.address for where, entry in self._addresses() if where == at), None)
+        return self._own.get(at)
+
+    @cached_property
+    def _own(self) -> dict[int, Address]:
+        found: dict[int, Address] = {}
+        for at, entry in self._addresses():
+            found.setdefault(at, entry.address)
+        return found

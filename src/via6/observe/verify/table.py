@@ -380,7 +380,7 @@ def action_of(route: Route, sysctls: Mapping[str, int], dev: Any) -> Action | No
     if route.type == "throw":
         return NO_ROUTE
     if route.type == REROUTED:
-        return Action(UNKNOWN, why="a routing program would choose anew, and its state is in no snapshot")
+        return Action(UNKNOWN, why="what comes instead depends on routing programs whose state is in no snapshot")
     if route.type != "unicast":
         return Action(UNKNOWN, why=f"a route of type {route.type}")
     if not route.next_hops:

@@ -26,7 +26,7 @@ from via6.observe.verify.after import Aftermath
 from via6.observe.verify.babel import INFINITY, slots
 from via6.observe.verify.check import Problem
 from via6.observe.verify.links import Port
-from via6.observe.verify.survey import Survey
+from via6.observe.verify.survey import Survey, somewhere
 from via6.observe.verify.table import usual_rules
 from via6.observe.verify.trace import Step
 from via6.prefix import AF_INET, Prefix, mask
@@ -191,11 +191,12 @@ class Whole:
         found = []
         for at, here in parts:
             name = self.after.nodes[at].name
+            source = self.survey.own_address(at)
             for prefix, origins in self.mesh.origins.items():
                 left = origins.keys() - {gone}
                 if left and not left & here:
                     problem = Problem(
-                        words.NAMES[words.NO_ROUTE], name, prefix, None, prefix.packed, (Step(name),),
+                        words.NAMES[words.NO_ROUTE], name, prefix, source, somewhere(prefix), (Step(name),),
                         "the failure cuts it off", sources=len(here),
                     )  # fmt: skip
                     found.append(problem)
