@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from via6.errors import FAILED, Refusal
 from via6.kernel.netns import setns
+from via6.lab.process import fork, interruptible
 from via6.lab.routes import StaticRoute, static_routes
 from via6.lab.software import RUNNERS, Daemon
 from via6.lab.topology import HOST_DEVICE, LAN, Host, Router, Topology
@@ -238,7 +239,7 @@ class Lab:
         try:
             for node in nodes:
                 reading, writing = os.pipe()
-                pid = os.fork()
+                pid = fork()
                 if pid == 0:
                     os.close(reading)
                     self._child(node, work, writing)
@@ -254,7 +255,7 @@ class Lab:
     def _child(self, node: str, work: Callable[[str], T], writing: int) -> NoReturn:
         code = FAILED
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            interruptible(signal.SIG_DFL)
             try:
                 self.enter(node)
                 answer: tuple[bool, Any] = True, work(node)

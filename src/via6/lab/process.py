@@ -32,3 +32,22 @@ def kill(pid: int, started: int, number: int = signal.SIGKILL) -> None:
                 signal.pidfd_send_signal(descriptor, number)
         finally:
             os.close(descriptor)
+
+
+def fork() -> int:
+    """os.fork, with Ctrl-C held back in the child: in the midst of the interpreter's own work after a fork it would end
+    in a traceback. The child calls `interruptible` as soon as it is ready for it."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    return pid
+
+
+def interruptible(handler: signal.Handlers) -> None:
+    """What Ctrl-C does in this child from now on."""
+    signal.signal(signal.SIGINT, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

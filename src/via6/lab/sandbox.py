@@ -47,6 +47,7 @@ from via6.lab.libc import (
     stay_visible,
     unshare,
 )
+from via6.lab.process import fork, interruptible
 
 INTERRUPTED: Final = 130
 _GRACE_S: Final = 10.0  # for the inner process to end by itself after Ctrl-C
@@ -187,7 +188,7 @@ def _inner(work: Work, leash: int, words: int) -> NoReturn:
 def _middle(work: Work, with_user: bool, parent: int, words: int) -> NoReturn:
     code = FAILED
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interruptible(signal.SIG_IGN)
         _leave(with_user, parent)
         leash, held = os.pipe()
         inner = os.fork()
@@ -220,7 +221,7 @@ def _start(work: Work) -> tuple[int, int]:
     with_user = not privileged()
     parent = os.getpid()
     reading, words = os.pipe()
-    middle = os.fork()
+    middle = fork()
     if middle == 0:
         os.close(reading)
         _middle(work, with_user, parent, words)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from via6.errors import FAILED, OK, Refusal
 from via6.lab.libc import die_with_parent
+from via6.lab.process import fork, interruptible
 from via6.prefix import format_address
 
 if TYPE_CHECKING:
@@ -77,13 +78,13 @@ class Stream:
             raise Refusal(f"no stream from {source.name} to {target.name}: {error.strerror}") from None
 
     def _fork(self, work: Callable[[], None]) -> None:
-        pid = os.fork()
+        pid = fork()
         if pid:
             self._children.append(pid)
             return
         code = FAILED
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            interruptible(signal.SIG_DFL)
             die_with_parent(signal.SIGKILL)
             with contextlib.suppress(OSError, AttributeError):  # an ordinary user may not
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # its clock counts, and it works little
