@@ -6,13 +6,14 @@ export PYTHON
 # An ordinary user's PATH on Debian lacks the folders of bird and sysctl.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-BENCHES := bench/fib.py bench/babel.py
+BENCHES := bench/fib.py bench/babel.py bench/verify.py
 
-.PHONY: help demo test check bench soak fuzz install uninstall clean
+.PHONY: help demo web test check bench soak fuzz install uninstall clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo    an IPv6-only network passes IPv4, before your eyes (root or not; touches nothing of this machine)'
+	@echo 'make web     the live view in the browser (ARGS="--lab FILE", for example; fetches its libraries with npm, this once)'
 	@echo 'make test    the tests; as root all of them, otherwise those that need no root, and the others are named'
 	@echo 'make check   style, types, and 200 simulated networks: ruff, mypy, soak'
 	@echo 'make bench   speed beside ip -batch, pyroute2 and BIRD (root; ARGS=--quick for a short look)'
@@ -22,7 +23,11 @@ help:
 	@echo 'make clean   remove what these made here'
 
 demo:
-	@bin=$$(sh scripts/venv) && exec "$$bin/via6" demo $(ARGS)
+	@case "$(ARGS)" in *--desktop*) sh web/build && bin=$$(sh scripts/venv web) ;; *) bin=$$(sh scripts/venv) ;; esac && \
+	 exec "$$bin/via6" demo $(ARGS)
+
+web:
+	@sh web/build && bin=$$(sh scripts/venv web) && exec "$$bin/via6" web $(ARGS)
 
 test:
 	@bin=$$(sh scripts/venv dev) && sh scripts/test-tools && exec "$$bin/python" -m pytest $(ARGS)

@@ -63,8 +63,10 @@ touch "$home/.via6-install"
 # What does not belong to the new version goes.
 "$PYTHON" -m venv --clear "$home" || fail "cannot make $home"
 touch "$home/.via6-install"
+# A router has no npm; it gets all but the picture of the live view.
+sh "$root/web/build" || { say "so \`via6 web\` will show tables without the picture"; export VIA6_WITHOUT_WEB=1; }
 # shellcheck disable=SC2086  # PIP_ARGS are words
-"$home/bin/python" -m pip install -q --disable-pip-version-check ${PIP_ARGS:-} "$root" ||
+"$home/bin/python" -m pip install -q --disable-pip-version-check ${PIP_ARGS:-} "$root[web]" ||
   fail "pip could not install via6 and what it needs (see pip's words above)"
 ln -sfn "$home/bin/via6" "$PREFIX/bin/via6"
 

@@ -4,9 +4,13 @@ Nothing is configured but names and exports. A link is cut under a running strea
 Everything happens in network namespaces of its own, as root and as an ordinary user; nothing of this machine is
 touched, and nothing stays behind.
 
+--desktop shows something to look at instead: the second host gets a desktop, and `via6 web` shows that and the network
+in your browser until you press Ctrl-C.
+
 examples:
   via6 demo            the story, as it happens
   via6 demo -j         the same facts as one JSON object
+  via6 demo --desktop  a desktop across the network, in the browser
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ _ASCII: Final = str.maketrans({"─": "-", "│": "|", "┌": ".", "┐": ".", "
 def configure(parser: argparse.ArgumentParser) -> None:
     from via6.cli.main import add_output_options
 
+    parser.add_argument("--desktop", action="store_true", help="a desktop across the network, in the browser")
     add_output_options(parser, "-j", "-c")
 
 
@@ -42,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     """Builds the network in a sandbox and tells the story; FAILED if any part of it is not as it should be."""
     from via6.lab import sandbox
 
+    if args.desktop:
+        from via6.cli import demo_desktop
+
+        return demo_desktop.run(args)
     began = time.monotonic()
     return sandbox.run(lambda: _stage(bool(args.json), args.color, began))
 

@@ -19,7 +19,7 @@ A lab in TOML:
   [router.r2]
   lan = "10.2.0.0/24"
   [host.h1]                    # optional: a router with a lan and no host gets one, r1-h
-  router = "r1"                # address = "10.1.0.10/24"   gateway = "10.1.0.1"
+  router = "r1"                # address = "10.1.0.10/24"   gateway = "10.1.0.1"   desktop = "vnc"
   [[link]]
   ends = ["r1", "r2"]          # cost = 10   mtu = 1400
 
@@ -120,14 +120,17 @@ def _load(args: argparse.Namespace) -> Topology:
 
 
 def _up(args: argparse.Namespace) -> int:
-    from via6.lab import updown
+    from via6.lab import desktop, updown
 
     topology = _load(args)
+    desktop.require(topology)
     trouble = updown.up(topology, args.words[0])
     for note in topology.notes:
         print(note, file=sys.stderr)
     some = ", ".join(topology.nodes[:6]) + (" …" if len(topology.nodes) > 6 else "")
     print(f"lab {topology.name} is up: {len(topology.routers)} routers, {len(topology.cables)} links, nodes {some}")
+    for one in desktop.listing(topology):
+        print(f"desktop {one.name}: {one.at()} in {one.near}")
     if trouble:
         print(f"via6: {trouble}\n  `via6 lab down {topology.name}` takes it down", file=sys.stderr)
     return FAILED if trouble else OK

@@ -37,6 +37,7 @@ VERBS: Final = {
     "doctor": ("via6.cli.doctor", "why packets are lost, or will be, and what mends it"),
     "trace": ("via6.cli.trace", "each hop of a packet by name, there and back"),
     "verify": ("via6.cli.verify", "prove what becomes of every IPv4 packet in a network"),
+    "web": ("via6.cli.web", "the network in a browser, live"),
     "render": ("via6.cli.render", "print the declared routes in another system's words"),
     "lab": ("via6.cli.lab", "a network of namespaces from a file"),
     "demo": ("via6.cli.demo", "an IPv6-only network passes IPv4, before your eyes"),

@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -58,8 +58,9 @@ _LINKS: Final = (("r2", "r3"), ("r1", "r2"), ("r3", "r4"), ("r1", "r5"), ("r5", 
 _EDGES: Final = (("r1", "h1"), ("r4", "h2"))
 
 
-def topology() -> Topology:
-    """A ring of six routers, an IPv4 island behind two of them: two ways of equal length between the islands."""
+def topology(*, desktop: bool = False) -> Topology:
+    """A ring of six routers, an IPv4 island behind two of them: two ways of equal length between the islands. The
+    second host has a desktop if that is wanted."""
     islands = dict(_EDGES)
     routers = []
     for number in range(1, 7):
@@ -69,6 +70,8 @@ def topology() -> Topology:
     hosts = [
         Host(islands[r.name], r.name, nth(r.lan, 10), 24, r.gateway) for r in routers if r.lan and r.gateway
     ]  # fmt: skip
+    if desktop:
+        hosts[-1] = replace(hosts[-1], desktop="vnc")
     return Topology("demo", tuple(routers), tuple(hosts), cable_up((a, b, 1, 1500) for a, b in _LINKS))
 
 

@@ -16,6 +16,7 @@
     router = "r1"
     address = "10.1.0.10/24"        # else .10, .11 …
     gateway = "10.1.0.1"            # else the router's address in the lan
+    desktop = "vnc"                 # optional: a screen to look at across the network; "rdp": also with RDP
 
     [[link]]
     ends = ["r1", "r2"]
@@ -40,6 +41,8 @@ from via6.errors import Refusal
 from via6.lab.graphml import host_behind
 from via6.lab.topology import (
     DEFAULT_SOFTWARE,
+    DESKTOPS,
+    MAX_DESKTOPS,
     MAX_NAME,
     MAX_ROUTERS,
     NAME,
@@ -77,6 +80,7 @@ class _HostTable(Struct, forbid_unknown_fields=True):
     router: str
     address: str = ""
     gateway: str = ""
+    desktop: str = ""
 
 
 class _LinkTable(Struct, forbid_unknown_fields=True):
@@ -151,7 +155,10 @@ class _Builder:
             for router in self.routers:
                 if router.lan and router.name not in populated:
                     self.hosts.append(host_behind(router, self.names))
-        return Topology(name, tuple(self.routers), tuple(self.hosts), cable_up(links))
+        topology = Topology(name, tuple(self.routers), tuple(self.hosts), cable_up(links))
+        if not self.faults:
+            self._check_desktops(topology)
+        return topology
 
     def _tables_of(self, kind: str) -> list[tuple[str, object]]:
         found = self.tables.get(kind, {})
@@ -271,8 +278,12 @@ class _Builder:
                 self.routers[[r.name for r in self.routers].index(router.name)] = router
                 taken = {gateway}
         address = self._address_in(f"{place}.address", table.address, lan, taken)
+        if table.desktop and table.desktop not in DESKTOPS:
+            self.faults.at(
+                f"{place}.desktop", f"unknown desktop {table.desktop[:40]!r}; there is {', '.join(DESKTOPS)}"
+            )
         if address and router.gateway:
-            self.hosts.append(Host(name, router.name, address, lan.length, router.gateway))
+            self.hosts.append(Host(name, router.name, address, lan.length, router.gateway, table.desktop))
 
     def _address_in(self, place: str, text: str, lan: Prefix, taken: set[Address | None]) -> Address | None:
         last = (1 << (32 - lan.length)) - 2
@@ -321,6 +332,14 @@ class _Builder:
             elif a in routers and b in routers:
                 found.append((a, b, table.cost, table.mtu))
         return found
+
+    def _check_desktops(self, topology: Topology) -> None:
+        if len(topology.desktops) > MAX_DESKTOPS:
+            self.faults.at("host", f"{len(topology.desktops)} desktops; at most {MAX_DESKTOPS}")
+        for host in topology.desktops:
+            if topology.viewer(host) is None:
+                what = "nobody can look at it: there is no host behind another router with a way to it"
+                self.faults.at(f"host.{host.name}.desktop", what)
 
     def _check_islands(self) -> None:
         lans = [(f"router.{router.name}.lan", router.lan) for router in self.routers if router.lan]

@@ -7,10 +7,12 @@ import ctypes
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from via6.kernel.netns import setns
 
+NOBODY: Final = 65534
 CLONE_NEWNS: Final = 0x00020000  # linux/sched.h
 CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWUSER: Final = 0x10000000
@@ -37,6 +39,15 @@ def _check(result: int, what: str) -> None:
 def unshare(flags: int) -> None:
     """unshare(2). Raises OSError."""
     _check(_libc.unshare(flags), "unshare")
+
+
+def has_nobody() -> bool:
+    """True if this user namespace has the user `nobody`; that of an ordinary user's lab has one user alone."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= NOBODY < first + count:
+            return True
+    return False
 
 
 @contextlib.contextmanager

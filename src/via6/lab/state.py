@@ -36,7 +36,8 @@ UP: Final = "up"
 @dataclass(frozen=True)
 class LabState:
     """One lab. `namespaces` maps the names in /run/netns to inodes (0: not yet known), `nodes` the nodes to those
-    names; `holder` is (pid, start time) of process 1 of the sandbox, (0, 0) for a lab of root."""
+    names; `holder` is (pid, start time) of process 1 of the sandbox, (0, 0) for a lab of root. `desktops` are the
+    fields of lab.desktop.Desktop, one entry for each."""
 
     name: str
     file: str
@@ -47,6 +48,7 @@ class LabState:
     held: bool = False
     routers: int = 0
     links: int = 0
+    desktops: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def running(self) -> bool:

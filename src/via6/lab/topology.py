@@ -40,6 +40,11 @@ SOFTWARE: Final = {
 }
 SPEAKERS: Final = frozenset({"via6", "babeld", "babeld-13", "bird", "bird3"})
 """Those that find their routes by Babel."""
+DESKTOPS: Final = {
+    "vnc": "TigerVNC, a small window manager and a terminal",
+    "rdp": "the same, and xrdp before it",
+}
+MAX_DESKTOPS: Final = 16
 # Letters that have no decomposition into an ASCII letter and a mark.
 _LETTERS: Final = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i"}
@@ -72,13 +77,14 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An IPv4 host in the island of a router."""
+    """An IPv4 host in the island of a router; `desktop` is a key of DESKTOPS, or empty."""
 
     name: str
     router: str
     address: Address
     length: int
     gateway: Address
+    desktop: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,18 @@ class Topology:
     def hosts_of(self, router: str) -> list[Host]:
         """The hosts behind one router."""
         return [host for host in self.hosts if host.router == router]
+
+    @property
+    def desktops(self) -> list[Host]:
+        """The hosts that have a desktop."""
+        return [host for host in self.hosts if host.desktop]
+
+    def viewer(self, host: Host) -> Host | None:
+        """The host from which a desktop is looked at: the first one behind another router that has a way to it, so
+        that every pixel crosses the routers. One without a desktop of its own is preferred."""
+        part = self.component[host.router]
+        others = [h for h in self.hosts if h.router != host.router and self.component[h.router] == part]
+        return min(others, key=lambda other: bool(other.desktop), default=None)
 
     def pairs(self) -> Iterator[tuple[Host, Host]]:
         """Every (source, destination) of two hosts."""

@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 from via6.errors import FAILED, Refusal
 from via6.kernel.netns import setns
-from via6.lab import sandbox, state
+from via6.lab import desktop, sandbox, state
 from via6.lab.namespaces import NETNS, Lab, some
 from via6.lab.process import start_time
 from via6.lab.state import LabState
@@ -31,7 +31,10 @@ def up(topology: Topology, file: str) -> str:
             raise Refusal(f"lab {old.name} is up already", f"via6 lab down {old.name}")
         if old is not None:
             state.remove(old)
-        note = LabState(topology.name, os.path.abspath(file), routers=len(topology.routers), links=len(topology.cables))
+        note = LabState(
+            topology.name, os.path.abspath(file), routers=len(topology.routers), links=len(topology.cables),
+            desktops=[asdict(one) for one in desktop.listing(topology)],
+        )  # fmt: skip
         if sandbox.privileged() and os.geteuid() == 0:
             return _up_here(topology, note)
         return _up_held(topology, note)
@@ -48,12 +51,19 @@ def _up_here(topology: Topology, note: LabState) -> str:
         note = replace(note, namespaces={name: (NETNS / name).stat().st_ino for name in note.namespaces})
         state.write(note)
         lab.start()
-        trouble = lab.wait_routes(WAIT_S)
+        trouble = _wait(lab)
         state.write(replace(note, status=state.UP))
     except BaseException:
         state.remove(note)
         raise
     return trouble
+
+
+def _wait(lab: Lab) -> str:
+    """What is wrong when the routes, and then the desktops, should be there."""
+    desktop.start(lab)
+    trouble = lab.wait_routes(WAIT_S)
+    return "; ".join(filter(None, (trouble, "" if trouble else desktop.wait(lab))))
 
 
 def _up_held(topology: Topology, note: LabState) -> str:
@@ -62,7 +72,7 @@ def _up_held(topology: Topology, note: LabState) -> str:
     def work() -> None:
         lab = Lab(topology)
         lab.up()
-        os.write(telling, lab.wait_routes(WAIT_S).encode()[:4096])
+        os.write(telling, _wait(lab).encode()[:4096])
 
     def noted(pid: int) -> None:
         nonlocal note

@@ -1,0 +1,248 @@
+// The network's page: picture, tables and timeline follow the server's events.
+
+import { ask } from "./api.js";
+import { at, brief, change, count, h, nodeLink, prepend, refusal, soon } from "./dom.js";
+import { Path } from "./path.js";
+import { Problems } from "./problems.js";
+import { listen } from "./stream.js";
+import { fill, holds, refresh, setFindings, setState } from "./tables.js";
+
+let network = null;
+let form = "";
+let picture = null;
+
+const names = () => new Map((network?.nodes ?? []).map((one) => [one.name, one.id]));
+const nodeOf = (id) => network?.nodes.find((one) => one.id === id);
+const linkOf = (id) => network?.links.find((one) => one.id === id);
+const nameOf = (id) => brief(nodeOf(id)?.name ?? id, 40);
+const linkName = (link) => `${nameOf(link.a.node)} ${link.a.dev} to ${nameOf(link.b.node)} ${link.b.dev}`;
+
+function tell(kind, text, good = null) {
+  prepend(at("timeline"), change({ time: Date.now() / 1000, kind, text, good }));
+}
+
+const path = new Path({
+  names,
+  draw(trace, good, fail) {
+    picture?.drawPath(trace, good, fail);
+    document.body.classList.add("has-path");
+  },
+  undraw() {
+    picture?.clearPath();
+    document.body.classList.remove("has-path");
+  },
+  moved: (text, good) => tell("path", text, good),
+});
+// A looking glass has none.
+const problems =
+  at("verify") &&
+  new Problems({
+    show(from, to) {
+      at("from").value = from;
+      at("to").value = to;
+      path.start();
+      at("path-title").scrollIntoView({ block: "start" });
+    },
+  });
+
+// --- the network and what changes in it ---
+
+function take(next) {
+  if (!problems) for (const one of next.nodes) one.findings = null;
+  network = next;
+  const ids = JSON.stringify([
+    next.nodes.map((one) => [one.id, one.name, one.islands]),
+    next.links.map((one) => one.id),
+    next.islands,
+  ]);
+  picture?.show(next);
+  at("picture").setAttribute("aria-label", label());
+  if (ids !== form) {
+    const first = form === "";
+    form = ids;
+    if (first) suggest();
+    else tell("network", "nodes or links came or went");
+    if (first && holds(next))
+      refresh(next); // the server has made the tables
+    else fill(next);
+    path.load();
+  } else {
+    refresh(next);
+  }
+  problems?.refresh(next.nodes);
+  path.again();
+}
+
+function label() {
+  const down = network.links.filter((one) => one.state === "down").length;
+  return (
+    `Picture of the network: ${count(network.nodes.length, "node")}, ` +
+    `${count(network.links.length, "link")}, ${down} down. ` +
+    "Arrow keys go from node to node, Enter opens the node's page, F and T put it into From and To, " +
+    "plus and minus zoom, 0 shows all."
+  );
+}
+
+// A newcomer has something to press: the first host, and the last.
+function suggest() {
+  if (at("from").value || at("to").value) return;
+  const hosts = network.nodes.filter((one) => one.kind === "host");
+  const ends = hosts.length > 1 ? hosts : network.nodes.filter((one) => one.islands.length);
+  if (ends.length < 2) return;
+  at("from").value = ends[0].name;
+  at("to").value = ends.at(-1).name;
+}
+
+const handlers = {
+  network: take,
+  link({ id, state }) {
+    const link = linkOf(id);
+    if (!link || link.state === state) return;
+    link.state = state;
+    picture?.setLink(id, state);
+    setState("links", id, state);
+    tell("link", `${linkName(link)} is ${state}`, state === "up" ? true : state === "down" ? false : null);
+    problems?.stale();
+    path.again();
+    at("picture").setAttribute("aria-label", label());
+  },
+  node({ id, state }) {
+    const node = nodeOf(id);
+    if (!node || node.state === state) return;
+    node.state = state;
+    picture?.paintNode(node);
+    setState("nodes", id, state);
+    tell("node", `${nameOf(id)} is ${state}`, state === "up" ? true : state === "down" ? false : null);
+    problems?.stale();
+    path.again();
+  },
+  route({ node, prefix, was, now, count: number }) {
+    picture?.pulse(node);
+    const what =
+      number === undefined
+        ? `${prefix} was ${was ?? "not there"}, now ${now ?? "gone"}`
+        : `${count(number, "route")} moved`;
+    tell("route", `${nameOf(node)}: ${what}`, now === null ? false : null);
+    problems?.stale();
+    path.again();
+  },
+  findings({ node: id, error, warning }) {
+    const node = nodeOf(id);
+    if (!node || !problems) return;
+    const first = node.findings === null; // the doctor's first look is no change
+    node.findings = { error, warning };
+    picture?.paintNode(node);
+    setFindings(id, node.findings);
+    problems?.refresh(network.nodes);
+    const numbers = `${count(error, "error")}, ${count(warning, "warning")}`;
+    if (!first)
+      tell(
+        "findings",
+        `${nameOf(id)}: ${error || warning ? numbers : "nothing is wrong any more"}`,
+        !error && !warning,
+      );
+  },
+};
+
+// --- the picture ---
+
+function about(what) {
+  const place = at("about");
+  if (!what) return place.replaceChildren();
+  if (what.kind === "node") {
+    const node = nodeOf(what.id);
+    if (!node) return place.replaceChildren();
+    const put = (field, text) =>
+      h("button", { type: "button", class: "tiny", onclick: () => path.set(field, node.name) }, text);
+    return place.replaceChildren(
+      nodeLink(node.id, brief(node.name, 80)),
+      ` ${node.kind}, ${node.state}${node.software ? `, ${node.software}` : ""} `,
+      put("from", "From here"),
+      " ",
+      put("to", "To here"),
+    );
+  }
+  if (what.kind === "island") {
+    const island = network.islands.find((one) => one.id === what.id);
+    return place.replaceChildren(
+      h("code", {}, island.prefix),
+      `: IPv4 island of ${island.nodes.map(nameOf).join(", ")}`,
+    );
+  }
+  const lines = what.ids.slice(0, 4).map((id) => {
+    const link = linkOf(id);
+    const cost = link.cost === null ? "" : `, cost ${link.cost}`;
+    const text = `${linkName(link)}: ${link.state}, ${link.ipv4 ? "with IPv4 addresses" : "IPv6 only"}${cost} `;
+    return h(
+      "span",
+      { class: "line" },
+      text,
+      h("button", { type: "button", class: "tiny", onclick: () => path.choose(id) }, "If it fails"),
+    );
+  });
+  return place.replaceChildren(...lines);
+}
+
+const open = (id) => {
+  location.href = `/nodes/${encodeURIComponent(id)}`;
+};
+
+function keys(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const chosen = picture.cy
+    .$("node:selected")
+    .filter((one) => one.data("node"))[0]
+    ?.data("node");
+  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const work = {
+    "+": () => picture.zoom(1.25),
+    "=": () => picture.zoom(1.25),
+    "-": () => picture.zoom(0.8),
+    0: () => picture.fit(),
+    Enter: () => chosen && open(chosen),
+    f: () => chosen && path.set("from", nodeOf(chosen).name),
+    t: () => chosen && path.set("to", nodeOf(chosen).name),
+    Escape: () => picture.cy.$(":selected").unselect(),
+  }[event.key];
+  if (moves[event.key]) picture.step(...moves[event.key]);
+  else if (work) work();
+  else return;
+  event.preventDefault();
+}
+
+async function draw() {
+  const place = at("picture");
+  if (place.dataset.vendor !== "yes") return;
+  const { Picture } = await import("./picture.js");
+  picture = new Picture(place, { chosen: about, opened: open });
+  window.via6 = { picture }; // for the browser's console, and tests
+  place.tabIndex = 0;
+  place.setAttribute("role", "application");
+  place.setAttribute("aria-roledescription", "picture of a network");
+  place.addEventListener("keydown", keys);
+  at("tools").hidden = false;
+  at("zoom-in").addEventListener("click", () => picture.zoom(1.25));
+  at("zoom-out").addEventListener("click", () => picture.zoom(0.8));
+  at("zoom-fit").addEventListener("click", () => picture.fit());
+  const find = soon(() => {
+    const text = at("find").value.trim();
+    const id =
+      names().get(text) ??
+      network.nodes.find((one) => text && one.name.toLowerCase().startsWith(text.toLowerCase()))?.id;
+    if (id !== undefined) picture.choose(id);
+  }, 150);
+  at("find").addEventListener("input", find);
+}
+
+async function begin() {
+  const [answer] = await Promise.allSettled([ask("network"), draw()]);
+  if (answer.status === "rejected") {
+    at("answer").replaceChildren(refusal(answer.reason));
+  } else {
+    take(answer.value);
+    if (new URLSearchParams(location.search).get("to")) path.start();
+  }
+  listen(handlers, answer.status === "rejected" || answer.value.live);
+}
+
+begin();

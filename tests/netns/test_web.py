@@ -1,0 +1,211 @@
+"""`via6 web` on a lab and on a daemon: what happens in the kernels of the nodes is told at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support import run, via6, wait_until
+from web_support import Program, events, first, program
+
+pytestmark = pytest.mark.root
+
+LAB = """
+[lab]
+name = "{name}"
+[router.r1]
+lan = "10.1.0.0/24"
+[router.r2]
+lan = "10.2.0.0/24"
+[router.r3]
+lan = "10.3.0.0/24"
+[host.h1]
+router = "r1"
+address = "10.1.0.10/24"
+[[link]]
+ends = ["r1", "r2"]
+[[link]]
+ends = ["r2", "r3"]
+[[link]]
+ends = ["r1", "r3"]
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    name = f"w{os.getpid()}"
+    file = tmp_path / f"{name}.toml"
+    file.write_text(LAB.format(name=name))
+    code, out, err = via6("lab", "up", file)
+    assert code == 0, out + err
+    try:
+        yield name
+    finally:
+        via6("lab", "down", name)
+
+
+def state(web: Program, link: str) -> str:
+    found = {one["id"]: one["state"] for one in web.get("/api/network").json()["links"]}
+    return str(found[link])
+
+
+def settled(web: Program) -> None:
+    """All routes are there, and all has been read."""
+
+    def good() -> bool:
+        nodes = web.get("/api/network").json()["nodes"]
+        routers = [node for node in nodes if node["kind"] == "router"]
+        routes = web.get("/api/nodes/r1/routes?match=10.2.0.1").json()
+        return all(node["software"] == "via6" and node["findings"] for node in routers) and bool(routes["longest"])
+
+    wait_until(good, 30, 0.2)
+
+
+def test_a_lab_is_shown_and_a_cut_is_told(lab: str) -> None:
+    with program("--lab", lab) as web:
+        settled(web)
+        told = web.get("/api/network").json()
+        assert {n["id"]: n["kind"] for n in told["nodes"]} == {
+            "h1": "host", "r1": "router", "r2": "router", "r3": "router",
+        }  # fmt: skip
+        assert [x["id"] for x in told["links"] if x["id"].startswith("r")] == [
+            "r1.eth1--r2.eth1", "r1.eth2--r3.eth2", "r2.eth2--r3.eth1",
+        ]  # fmt: skip
+        assert (told["live"], told["source"], told["title"]) == (True, "lab", lab)
+        way = web.get("/api/trace?from=h1&to=10.2.0.1").json()
+        assert [(h["node"], h["link_id"]) for h in way["hops"]][1:] == [("r1", "r1.eth1--r2.eth1"), ("r2", None)]
+        instead = web.get("/api/trace?from=h1&to=10.2.0.1&fail=r1.eth1--r2.eth1").json()
+        assert [h["node"] for h in instead["hops"]] == ["h1", "r1", "r3", "r2"]
+
+        with closing(events(web.address, 60)) as stream:
+            assert next(stream).kind == "network"
+            run("ip", "-n", f"{lab}.r2", "link", "set", "eth1", "down")
+            cut = first(stream, lambda e: e.kind == "link")
+            assert cut.data == {"id": "r1.eth1--r2.eth1", "state": "down"}
+            moved = first(stream, lambda e: e.kind == "route" and e.data.get("prefix") == "10.2.0.0/24")
+            assert moved.data["node"] == "r1"
+            assert moved.data["was"].endswith("dev eth1")
+            assert moved.data["now"].endswith("dev eth2")
+        assert state(web, "r1.eth1--r2.eth1") == "down"
+        wait_until(lambda: [h["node"] for h in web.get("/api/trace?from=r1&to=10.2.0.1").json()["hops"]][1] == "r3", 20)
+        texts = [one["text"] for one in web.get("/api/nodes/r1/changes").json()]
+        assert "eth1 is without carrier" in texts
+
+        # Gone altogether it stays to be seen.
+        with closing(events(web.address, 60)) as stream:
+            run("ip", "-n", f"{lab}.r2", "link", "set", "eth1", "up")
+            first(stream, lambda e: e.kind == "link" and e.data["state"] == "up")
+            run("ip", "-n", f"{lab}.r2", "link", "del", "eth2")
+            gone = first(stream, lambda e: e.kind == "link" and e.data["state"] == "down")
+            assert gone.data["id"] == "r2.eth2--r3.eth1"
+        wait_until(lambda: state(web, "r2.eth2--r3.eth1") == "down", 10)
+        assert web.end() == (0, "", "")
+
+
+def test_what_the_doctor_finds_is_told(lab: str) -> None:
+    with program("--lab", lab) as web:
+        settled(web)
+        with closing(events(web.address, 60)) as stream:
+            run("ip", "netns", "exec", f"{lab}.r2", "sysctl", "-qw", "net.ipv4.conf.eth1.forwarding=0")
+            told = first(stream, lambda e: e.kind == "findings" and e.data["node"] == "r2" and e.data["error"] > 0)
+            assert told.data["error"] >= 1
+            found = {one["code"]: one for one in web.get("/api/nodes/r2/findings").json()}
+            assert f"{lab}.r2" in found["forwarding-off"]["remedy"]
+            subprocess.run(["sh", "-c", found["forwarding-off"]["remedy"]], check=True)
+            first(stream, lambda e: e.kind == "findings" and e.data == {"node": "r2", "error": 0, "warning": 0})
+        nft = "add table inet via6web; add chain inet via6web f { type filter hook forward priority 0; policy drop; }"
+        with closing(events(web.address, 60)) as stream:
+            run("ip", "netns", "exec", f"{lab}.r2", "nft", nft)
+            first(stream, lambda e: e.kind == "findings" and e.data["node"] == "r2" and e.data["error"] > 0)
+        assert "firewall-forward" in [one["code"] for one in web.get("/api/nodes/r2/findings").json()]
+
+
+def test_many_routes_at_once_are_counted(lab: str, tmp_path: Path) -> None:
+    file = tmp_path / "routes"
+    file.write_text("".join(f"route add 10.77.{n >> 8}.{n & 255}/32 dev eth1\n" for n in range(3000)))
+    with program("--lab", lab) as web:
+        settled(web)
+        with closing(events(web.address, 60)) as stream:
+            next(stream)
+            run("ip", "-n", f"{lab}.r3", "-batch", file)
+            counted = first(stream, lambda e: e.kind == "route" and "count" in e.data)
+            assert counted.data["node"] == "r3"
+        wait_until(lambda: web.get("/api/nodes/r3").json()["counts"]["routes4"] > 3000, 20)
+        assert len(web.get("/api/nodes/r3/changes?limit=200").json()) < 200
+
+
+def test_a_lab_that_goes_and_returns(lab: str, tmp_path: Path) -> None:
+    with program("--lab", lab) as web:
+        settled(web)
+        via6("lab", "down", lab)
+        wait_until(lambda: web.get("/healthz").json()["down"] == 4, 20)
+        assert {n["state"] for n in web.get("/api/network").json()["nodes"]} == {"down"}
+        # Nothing of the old lab is held: its namespaces are gone, and so are their interfaces.
+        again = tmp_path / f"{lab}.toml"
+        assert via6("lab", "up", again)[0] == 0
+        wait_until(lambda: web.get("/healthz").json()["down"] == 0, 20)
+        settled(web)
+        assert state(web, "r1.eth1--r2.eth1") == "up"
+        assert web.end(signal.SIGINT) == (0, "", "")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[str, str]]:
+    one, other = f"w{os.getpid()}a", f"w{os.getpid()}b"
+    for name in (one, other):
+        run("ip", "netns", "add", name)
+    run("ip", "link", "add", "eth1", "netns", one, "type", "veth", "peer", "name", "eth1", "netns", other)
+    for name, number in ((one, 1), (other, 2)):
+        run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.eth1.accept_dad=0", "net.ipv4.ip_forward=1")
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        run("ip", "-n", name, "link", "set", "eth1", "up")
+        run("ip", "-n", name, "address", "add", f"10.{number}.0.1/24", "dev", "lo")
+    try:
+        yield one, other
+    finally:
+        for name in (one, other):
+            for pid in run("ip", "netns", "pids", name).stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
+            run("ip", "netns", "delete", name)
+
+
+def test_a_daemon_that_goes_away_and_returns(pair: tuple[str, str]) -> None:
+    here, there = pair
+
+    def daemon(name: str) -> subprocess.Popen[bytes]:
+        argv = ["ip", "netns", "exec", name, sys.executable, "-m", "via6", "up", "eth1", "--export", "connected"]
+        return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    far, near = daemon(there), daemon(here)
+    try:
+        with program(netns=here) as web:
+
+            def strangers() -> list[str]:
+                return [n["name"] for n in web.get("/api/network").json()["nodes"] if n["state"] == "unknown"]
+
+            wait_until(lambda: len(strangers()) == 1, 30)
+            assert strangers()[0].endswith("%eth1")
+            links = web.get("/api/network").json()["links"]
+            assert [(x["state"], x["cost"] is not None) for x in links] == [("up", True)]
+            near.terminate()
+            near.wait(20)
+            name = web.get("/api/network").json()["nodes"][0]["id"]
+            wait_until(lambda: web.get(f"/api/nodes/{name}").json()["neighbours"] == [], 20)
+            assert web.get("/healthz").json() == {"nodes": 1, "down": 0}
+            near = daemon(here)
+            wait_until(lambda: web.get(f"/api/nodes/{name}").json()["neighbours"] != [], 30)
+            texts = [one["text"] for one in web.get(f"/api/nodes/{name}/changes?limit=200").json()]
+            assert "the daemon is gone" in texts
+            assert "the daemon is back" in texts
+            assert web.end() == (0, "", "")
+    finally:
+        for process in (far, near):
+            process.terminate()
+            process.wait(20)
