@@ -179,13 +179,17 @@ def test_up_exec_down(tmp_path: Path) -> None:
 
     code, out, _ = via6("lab", "exec", f"{name}/r1", "--", "ip", "-4", "route", "show", "10.3.0.0/24")
     assert (code, out.strip()) == (0, "10.3.0.0/24 via inet6 fe80::2 dev eth1 proto static")
-    code, out, _ = via6("lab", "exec", file, "h1", "--", "sh", "-c", "echo $0 $1; exit 5", "--", "-x")
-    assert (code, out) == (5, "-- -x\n")
+    code, out, _ = via6("lab", "exec", file, "h1", "--", "sh", "-c", "echo $0 $1; uname -n; exit 5", "--", "-x")
+    assert (code, out) == (5, "-- -x\nh1\n")
     code, out, _ = via6("lab", "list", "-j")
     assert [json.loads(text)["nodes"] for text in out.splitlines() if name in text] == [["r1", "r2", "r3", "h1", "h3"]]
     code, out, _ = via6("route", netns=f"{name}/r3")
     assert code == 0
     assert "10.1.0.0/24 via inet6 fe80::2 dev eth1" in out
+
+    code, out, _ = via6("lab", "exec", "h1", "--", sys.executable, "-m", "via6", "trace", "-j", "10.3.0.10")
+    assert code == 0
+    assert json.loads(out)["hops"][0]["node"] == "h1"
 
     code, _, err = via6("lab", "up", file)
     assert (code, err) == (1, f"via6: lab {name} is up already\n  via6 lab down {name}\n")

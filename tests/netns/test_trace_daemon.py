@@ -437,6 +437,62 @@ def test_strangers(nets: Nets, tmp_path: Path) -> None:
         assert questions(made[1], host, "eth0", "lan0", keyless()) == 0
 
 
+BABEL = '[babel]\ninterfaces = ["eth*"]\nexport = "connected"\n'
+
+
+def test_hosts_without_ipv6_ask_their_router(nets: Nets, tmp_path: Path) -> None:
+    """By IPv4, where the router says so; who is not on the link is not answered."""
+    with routers(nets, tmp_path, LINE[:2]) as made:
+        hosts = [lan(nets, made[number], number) for number in (1, 3)]
+        for host in hosts:
+            host.sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        made[1].net.sysctl("net.ipv6.conf.lan0.disable_ipv6", 1)
+        made[1].start(BABEL + '[trace]\ninterfaces = "lan0"\n')
+        for number in (2, 3):
+            made[number].start()
+        settled(made)
+        wait_until(lambda: "10.8.3.0/24" in made[1].net.ip("route"), 10)
+        there, back, remarks = hosts[0].call(ask, Flow(parse_address("10.8.3.2"), parse_address("10.8.1.2")), True)
+        assert brief(there)[1:] == [
+            ("r1", "lan0", "eth2", ""), ("r2", "eth1", "eth3", ""), ("r3", "eth2", "lan0", "DELIVERED_TO_SUBNET")
+        ]  # fmt: skip
+        assert brief(back) == [
+            ("r3", "lan0", "eth2", ""), ("r2", "eth3", "eth1", ""), ("r1", "eth2", "lan0", "DELIVERED_TO_SUBNET")
+        ]  # fmt: skip
+        assert remarks == []
+        # The other router has not been told to answer its host, and says at once that nobody listens to it.
+        there, back, _ = hosts[1].call(ask, Flow(parse_address("10.8.1.2"), parse_address("10.8.3.2")), True)
+        assert [hop.ends for hop in there] == ["UNKNOWN"]
+
+        hosts[0].ip("addr add 10.99.0.1/32 dev eth0")
+        made[1].net.ip("route add 10.99.0.1 via 10.8.1.2")
+        made[1].net.ip("addr add 10.8.1.129/25 dev eth2")
+        hosts[0].ip("addr add 10.8.1.130/24 dev eth0")
+        for source, to, ttl, answered in (
+            ("10.8.1.2", "10.8.1.1", 255, 1), ("10.8.1.2", "10.8.1.1", 254, 0), ("10.99.0.1", "10.8.1.1", 255, 0),
+            ("10.8.1.130", "10.8.1.129", 255, 0), ("10.8.1.2", "10.9.1.1", 255, 0),
+        ):  # fmt: skip
+            assert questions_by_ipv4(hosts[0], source, to, ttl) == answered, (source, to, ttl)
+
+
+def questions_by_ipv4(host: Net, source: str, to: str, ttl: int) -> int:
+    """Datagrams that come back for one question."""
+
+    def work() -> int:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+            sock.bind((source, 0))
+            sock.settimeout(0.5)
+            sock.sendto(keyless(), (to, PORT))
+            try:
+                answer, _ = decode(sock.recv(2000))
+            except TimeoutError:
+                return 0
+            return int(isinstance(answer, Answer))
+
+    return int(host.call(work))
+
+
 # --- other ways to ask ---------------------------------------------------------------------------------------------
 
 

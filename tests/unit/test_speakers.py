@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,13 @@ def test_what_via6_is_told_it_understands() -> None:
         "up", "eth1", "--export", "connected", "--hello-interval", "500", "--update-interval", "2000",
         "--key", str(key_file),
     ]  # fmt: skip
+    assert found.trace.asks_on("lan")
+    silent = replace(topology, trace_on_lans=False)
+    found, _ = config.parse(speakers.via6_config(silent, silent.router["r1"], key_file).encode(), "r1.toml")
+    assert found is not None
+    assert not found.trace.asks_on("lan")
+    assert "--trace-on lan" in " ".join(speakers.via6_words(topology, topology.router["r1"], key_file))
+    assert "--trace-on" not in speakers.via6_words(silent, silent.router["r1"], key_file)
 
 
 def test_a_program_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ _OPTIONS: Final = {
     "node.address": "--address",
     "node.name": "--name",
     "gateway": "--gateway",
+    "trace.interfaces": "--trace-on",
 }
 
 
@@ -62,6 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--kernel-metric", metavar="N", type=int, help="of the routes in the kernel (default 460)")
     add("--gateway", action="store_true", help="offer this node's IPv4 default route to the others")
     add("--masquerade", action="store_true", help="with --gateway: translate what leaves by it to this node's address")
+    add("--trace-on", metavar="INTERFACE", action="append",
+        help="let hosts on this LAN, too, ask for the way of a packet (`via6 trace`); again for more")  # fmt: skip
     add_daemon_options(parser)
 
 
@@ -84,6 +87,8 @@ def tables(args: argparse.Namespace) -> dict[str, Any]:
     made: dict[str, Any] = {"node": _given(node), "babel": _given(babel)}
     if args.gateway:
         made["gateway"] = {"masquerade": args.masquerade}
+    if args.trace_on:
+        made["trace"] = {"interfaces": args.trace_on}
     return made
 
 

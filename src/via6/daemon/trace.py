@@ -1,18 +1,10 @@
-"""The edge of a trace: the socket of the questions, the kernel that is asked, and who waits for an answer here.
-
-One UDP socket for all interfaces of the network namespace. The kernel says with each datagram where it came in, for
-which address and with what hop limit, and takes device and source with each that leaves. A next hop on which nobody
-listens says so with an ICMPv6 error, which spares the wait for its silence.
-"""
+"""The edge of a trace: the sockets of the questions (`trace_socket`), the kernel that is asked, and who waits for an
+answer here."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from math import inf
@@ -20,24 +12,18 @@ from typing import Any, Final
 
 from via6.collect.wireguard import allowed_ips
 from via6.daemon.trace_kernel import Node, Oracle
+from via6.daemon.trace_socket import Sockets
 from via6.errors import FAILED, Refusal
 from via6.observe.trace.model import Flow, Hop
-from via6.observe.trace.node import Arrival, Glance, Lookup, Responder, Send, TraceLink
+from via6.observe.trace.node import Glance, Lookup, Responder, TraceLink
 from via6.observe.trace.trail import Trail
-from via6.observe.trace.wire import HOP_LIMIT, LONGEST, NONCE_OCTETS, PORT, Answer
+from via6.observe.trace.wire import NONCE_OCTETS, PORT, Answer
 from via6.prefix import Address, format_address
 
-BATCH: Final = 64
 DEADLINE_S: Final = 1.2
 
 _LINKS_S: Final = 0.25
 """The links may have changed after so long."""
-_BUFFER: Final = 256 << 10
-_PKTINFO: Final = struct.Struct("=16sI")  # struct in6_pktinfo
-_INT: Final = struct.Struct("=i")
-_RECVERR: Final = 25  # linux/in6.h IPV6_RECVERR
-_CONTROL: Final = socket.CMSG_SPACE(20) + 2 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(64)
-_FULL: Final = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 Links = Callable[[], Mapping[int, TraceLink]]
 Taker = Callable[[Answer], None]
@@ -50,7 +36,7 @@ class Tracer:
     def __init__(self, name: str, node: Node, links: Links, *, port: int = PORT, answering: bool = True) -> None:
         self._oracle = Oracle(node)
         try:
-            self._socket = _open(port)
+            self._sockets = Sockets(port)
         except Refusal:
             self._oracle.close()
             raise
@@ -60,23 +46,26 @@ class Tracer:
         self._takers: dict[bytes, Taker] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.responder = Responder(name, port=self._socket.getsockname()[1], answering=answering)
+        self.responder = Responder(name, port=self._sockets.port, answering=answering)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
+            for number in self._sockets.filenos():
+                self._loop.remove_reader(number)
+        self._sockets.close()
         self._oracle.close()
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
+    def filenos(self) -> list[int]:
+        """To be polled: when one is readable, `read` is due. None when it is closed."""
+        return self._sockets.filenos()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on the loop calls `read` and `tick`."""
         self._loop = loop
-        loop.add_reader(self._socket.fileno(), self.read)
+        for number in self._sockets.filenos():
+            loop.add_reader(number, self.read)
 
     def deadline(self) -> float:
         """When `tick` is due."""
@@ -140,45 +129,24 @@ class Tracer:
     # --- inputs ----------------------------------------------------------------------------------------------------
 
     def read(self) -> None:
-        """The socket is readable."""
+        """A socket is readable."""
         now = time.monotonic()
         self._refresh(now)
-        for _ in range(BATCH):
-            try:
-                data, control, _flags, (host, port, _, _) = self._socket.recvmsg(LONGEST + 1, _CONTROL)
-            except OSError as error:
-                if error.errno in _FULL:
-                    break
-                self._errors()
-                continue
-            ifindex, hop_limit, destination = _where(control)
-            source = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-            self.responder.receive(Arrival(ifindex, source, port, destination, hop_limit, data), now)
+        arrivals, refused = self._sockets.read()
+        for arrival in arrivals:
+            self.responder.receive(arrival, now)
+        self._refused(refused)
         self._work(now)
 
     def tick(self) -> None:
         """Time has passed."""
         self._work(time.monotonic())
 
-    def _errors(self) -> None:
-        """What next hops have said against our questions: only that nobody listens is of interest."""
-        for _ in range(BATCH):
-            try:
-                _data, control, _flags, name = self._socket.recvmsg(LONGEST, 1024, socket.MSG_ERRQUEUE)
-            except OSError:
-                return
-            for level, kind, data in control:
-                # struct sock_extended_err: errno first.
-                if level == socket.IPPROTO_IPV6 and kind == _RECVERR and len(data) >= 4:
-                    (number,) = _INT.unpack_from(data)
-                    if number == errno.ECONNREFUSED and name:
-                        address = socket.inet_pton(socket.AF_INET6, name[0].partition("%")[0])
-                        self._refused(name[3], address)
-
-    def _refused(self, ifindex: int, address: Address) -> None:
-        # Of a global address the kernel does not say which link.
-        for index in [ifindex] if ifindex else list(self.responder.links):
-            self.responder.refused(index, address)
+    def _refused(self, refused: list[tuple[int, Address]]) -> None:
+        for ifindex, address in refused:
+            # Of a global address, and of IPv4, the kernel does not say which link.
+            for index in [ifindex] if ifindex else list(self.responder.links):
+                self.responder.refused(index, address)
 
     # --- outputs ---------------------------------------------------------------------------------------------------
 
@@ -195,7 +163,7 @@ class Tracer:
             if not sends and not lookups and not found:
                 break
             for send in sends:
-                self._send(send)
+                self._refused(self._sockets.send(send))
             for lookup in lookups:
                 self._look_up(lookup)
             for answer in found:
@@ -234,22 +202,8 @@ class Tracer:
         self._oracle.learn(device, listed, now)
         for lookup in waiting:
             self.responder.answered(lookup, self._oracle.look(lookup), now)
-        if self._loop is not None and self._socket.fileno() != -1:
+        if self._loop is not None and self._sockets.filenos():
             self._work(now)
-
-    def _send(self, send: Send) -> None:
-        """A datagram that does not leave is a lost one."""
-        control = ((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO.pack(send.source, send.ifindex)),)
-        to = (format_address(send.destination), send.port, 0, send.ifindex)
-        for _ in range(2):  # an ICMP error that has come meanwhile is told in place of sending
-            try:
-                self._socket.sendmsg((send.data,), control, 0, to)
-            except OSError as error:
-                if error.errno not in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPROTO):
-                    return
-                self._errors()
-            else:
-                return
 
 
 def hop_json(answer: Answer, ms: float) -> dict[str, Any]:
@@ -269,41 +223,3 @@ def hop_json(answer: Answer, ms: float) -> dict[str, Any]:
         "last": answer.end,
         "daemon_ms": round(ms, 2),
     }
-
-
-def _where(control: list[tuple[int, int, bytes]]) -> tuple[int, int, Address]:
-    """(device, hop limit, address of ours)"""
-    ifindex, hop_limit, destination = 0, -1, bytes(16)
-    for level, kind, data in control:
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) == _PKTINFO.size:
-            destination, ifindex = _PKTINFO.unpack(data)
-        elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_HOPLIMIT and len(data) == _INT.size:
-            (hop_limit,) = _INT.unpack(data)
-    return ifindex, hop_limit, destination
-
-
-def _open(port: int) -> socket.socket:
-    try:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        raise Refusal(f"no IPv6 socket: {error.strerror}", "boot without ipv6.disable=1") from None
-    try:
-        for option, value in (
-            (socket.IPV6_V6ONLY, 1),
-            (socket.IPV6_RECVPKTINFO, 1),
-            (socket.IPV6_RECVHOPLIMIT, 1),
-            (socket.IPV6_UNICAST_HOPS, HOP_LIMIT),
-            (_RECVERR, 1),
-        ):
-            sock.setsockopt(socket.IPPROTO_IPV6, option, value)
-        for kind in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, kind, _BUFFER)
-        sock.bind(("::", port))
-    except OSError as error:
-        sock.close()
-        raise Refusal(
-            f"UDP port {port}, where traces are asked for, cannot be had: {error.strerror}",
-            f"`ss -lunp sport = :{port}` names the program that has it",
-        ) from None
-    return sock

@@ -18,12 +18,11 @@ from via6.daemon.trace import Tracer
 from via6.daemon.trace_kernel import Node
 from via6.errors import NO_DAEMON, Refusal
 from via6.kernel.linux import LinuxKernel
-from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, Snapshot
 from via6.observe.trace.model import DAEMON, Flow, Hop
-from via6.observe.trace.node import TraceLink
+from via6.observe.trace.node import TraceLink, links_of
 from via6.observe.trace.trail import Trail
 from via6.observe.trace.wire import Answer
-from via6.prefix import format_address, is_link_local, parse_address
+from via6.prefix import format_address, parse_address
 
 
 def ask(flow: Flow, back: bool, deadline_s: float = 1.2, name: str = "") -> tuple[list[Hop], list[Hop], list[str]]:
@@ -77,23 +76,10 @@ def _hop(said: dict[str, Any]) -> Hop:
 def _tracer(name: str) -> Tracer:
     with LinuxKernel() as kernel:
         snapshot = kernel.dump(frozenset({"links", "addresses"}))
-    links = every_link(snapshot)
+    links: dict[int, TraceLink] = links_of(snapshot.by_index, snapshot.addresses)
     return Tracer(
         name, Node(lambda: snapshot.by_index, lambda: snapshot.addresses), lambda: links, port=0, answering=False
     )  # fmt: skip
-
-
-def every_link(snapshot: Snapshot) -> dict[int, TraceLink]:
-    """All interfaces that have a link-local address to ask from."""
-    found: dict[int, TraceLink] = {}
-    for address in snapshot.addresses:
-        link = snapshot.by_index.get(address.ifindex)
-        usable = not address.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
-        if link is None or link.loopback or not usable:
-            continue
-        if len(address.address) == 16 and is_link_local(address.address):
-            found.setdefault(link.ifindex, TraceLink(link.name, address.address))
-    return found
 
 
 def _collect(tracer: Tracer, trail: Trail, flow: Flow, deadline_s: float) -> None:
@@ -103,7 +89,8 @@ def _collect(tracer: Tracer, trail: Trail, flow: Flow, deadline_s: float) -> Non
     end = time.monotonic() + deadline_s
     tracer.start(flow, trail.want_back, take)
     poll = select.poll()
-    poll.register(tracer.fileno(), select.POLLIN)
+    for number in tracer.filenos():
+        poll.register(number, select.POLLIN)
     while not trail.complete and (now := time.monotonic()) < end:
         if poll.poll(max(0.0, min(end, tracer.deadline()) - now) * 1000 + 1):
             tracer.read()

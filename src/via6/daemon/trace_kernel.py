@@ -258,15 +258,16 @@ class Oracle:
         found = self._neighbour(ifindex, address)
         return found.state if found is not None else ""
 
-    def _ask_at(self, via: Address, ifindex: int, prefix: Prefix) -> Address | None:
-        """The IPv6 address of a next hop. One that has an IPv4 address is known by its link-layer address."""
+    def _ask_at(self, via: Address, ifindex: int, prefix: Prefix) -> Address:
+        """Where a next hop is asked. If it has an IPv4 address, its IPv6 address is looked for: what Babel says, or who
+        has the same link-layer address. If nobody knows one, the IPv4 address it is."""
         if len(via) == 16:
             return via
         if spoken := self.node.neighbour(prefix, ifindex, via):
             return spoken
         known = self._neighbour(ifindex, via)
         if known is None or not known.lladdr:
-            return None
+            return via
         ask = objects.NDMSG.pack(0, 0, 0, 0, 0) + attribute_u32(_NDA_IFINDEX, ifindex)
         for msg in self._dump(objects.RTM_GETNEIGH, ask):
             found = objects.decode_neighbour(msg.payload)[0]
@@ -274,7 +275,7 @@ class Oracle:
                 continue
             if len(found.address) == 16 and is_link_local(found.address):
                 return found.address
-        return None
+        return via
 
     def _request(self, kind: int, flags: int, payload: bytes) -> Message | None:
         """One message, and the first of its answer."""

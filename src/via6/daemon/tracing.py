@@ -1,7 +1,7 @@
 """The part of the daemon in a trace: its name, its links, its kernel. See `trace`.
 
 Questions are asked and answered where Babel is spoken, under Babel's keys, and on what `[trace] interfaces` names
-besides. So nobody on a LAN of hosts learns anything.
+besides. So nobody on a LAN of hosts learns anything unless it is said.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from via6.daemon.trace import Tracer
 from via6.daemon.trace_kernel import Node
 from via6.engine import Engine
 from via6.errors import Refusal
-from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, InterfaceAddress
-from via6.observe.trace.node import TraceLink
-from via6.prefix import Address, Prefix, is_link_local
+from via6.model import InterfaceAddress
+from via6.observe.trace.node import TraceLink, links_of
+from via6.prefix import Address, Prefix
 
 if TYPE_CHECKING:
     from via6.daemon.babel import Babel
@@ -66,19 +66,12 @@ class Tracing:
         return self._config.node.name or socket.gethostname()
 
     def _links(self) -> dict[int, TraceLink]:
-        found: dict[int, TraceLink] = {}
-        if self._config.trace.interfaces:
-            view = self._engine.view
-            for address in view.inventory():
-                link = view.links.get(address.ifindex)
-                usable = len(address.address) == 16 and not address.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
-                if link is None or link.loopback or not usable or not is_link_local(address.address):
-                    continue
-                if self._config.trace.asks_on(link.name):
-                    found.setdefault(link.ifindex, TraceLink(link.name, address.address))
-        if self._babel is not None:
-            for spoken in self._babel.speaker.links.values():
-                given = spoken.given
-                settings = given.settings
-                found[given.ifindex] = TraceLink(given.name, given.address, settings.keys, settings.accept_all)
+        view = self._engine.view
+        there = links_of(view.links, view.inventory())
+        found = {index: link for index, link in there.items() if self._config.trace.asks_on(link.name)}
+        for spoken in self._babel.speaker.links.values() if self._babel is not None else ():
+            given = spoken.given
+            inet = there[given.ifindex].inet if given.ifindex in there else ()
+            settings = given.settings
+            found[given.ifindex] = TraceLink(given.name, given.address, settings.keys, settings.accept_all, inet)
         return found

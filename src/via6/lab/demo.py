@@ -72,7 +72,9 @@ def topology(*, desktop: bool = False) -> Topology:
     ]  # fmt: skip
     if desktop:
         hosts[-1] = replace(hosts[-1], desktop="vnc")
-    return Topology("demo", tuple(routers), tuple(hosts), cable_up((a, b, 1, 1500) for a, b in _LINKS))
+    return Topology(
+        "demo", tuple(routers), tuple(hosts), cable_up((a, b, 1, 1500) for a, b in _LINKS), trace_on_lans=False
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,8 @@ def via6_words(topology: Topology, router: Router, key_file: Path) -> list[str]:
     if router.hello_interval_ms:
         hello, update = _intervals_ms(router)
         words += ["--hello-interval", str(hello), "--update-interval", str(update)]
+    if router.lan and topology.trace_on_lans:
+        words += ["--trace-on", LAN]
     return [*words, "--key", str(key_file)] if router.key else words
 
 
@@ -181,6 +183,8 @@ def via6_config(topology: Topology, router: Router, key_file: Path) -> str:
         ]
     for device, cost in named.items():
         lines += ["", f'[babel.interface."{device}"]', f"cost = {cost}"]
+    if router.lan and topology.trace_on_lans:
+        lines += ["", "[trace]", f'interfaces = "{LAN}"']
     return "\n".join(lines) + "\n"
 
 

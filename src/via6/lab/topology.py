@@ -107,13 +107,15 @@ class Cable:
 
 @dataclass(frozen=True)
 class Topology:
-    """A whole lab. `notes` say what of the file was left out."""
+    """A whole lab. `notes` say what of the file was left out. `trace_on_lans`: routers tell their hosts, too, where a
+    packet goes."""
 
     name: str
     routers: tuple[Router, ...]
     hosts: tuple[Host, ...]
     cables: tuple[Cable, ...]
     notes: tuple[str, ...] = ()
+    trace_on_lans: bool = True
 
     @cached_property
     def router(self) -> dict[str, Router]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,6 +15,7 @@ from typing import Final
 from via6.errors import FAILED, Refusal
 from via6.kernel.netns import setns
 from via6.lab import desktop, sandbox, state
+from via6.lab.libc import CLONE_NEWUTS, unshare
 from via6.lab.namespaces import NETNS, Lab, some
 from via6.lab.process import start_time
 from via6.lab.state import LabState
@@ -123,7 +126,7 @@ def execute(name: str, argv: Sequence[str]) -> int:
     lab, node = found
     namespace = NETNS / lab.nodes[node]
     if not lab.held:
-        return _become(namespace, argv)
+        return _become(namespace, node, argv)
     here = os.getcwd()
     state.join(lab, ("user", "mnt", "pid"))
     if Path(here).is_dir():
@@ -133,7 +136,7 @@ def execute(name: str, argv: Sequence[str]) -> int:
     if child == 0:  # only a child is in the pid namespace, and ends with the lab
         code = FAILED
         try:
-            code = _become(namespace, argv)
+            code = _become(namespace, node, argv)
         except Refusal as refusal:
             print(f"via6: {refusal}", file=sys.stderr)
             code = refusal.code
@@ -146,9 +149,12 @@ def execute(name: str, argv: Sequence[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-def _become(namespace: Path, argv: Sequence[str]) -> int:
+def _become(namespace: Path, node: str, argv: Sequence[str]) -> int:
     descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
     setns(descriptor)
+    with contextlib.suppress(OSError):  # the name of the machine, where we may give one
+        unshare(CLONE_NEWUTS)
+        socket.sethostname(node)
     sys.stdout.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the program would inherit that
     try:

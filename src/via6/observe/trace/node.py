@@ -19,14 +19,16 @@ answered again and not taken for a loop.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final, NamedTuple
 
 from via6.babel.model import Key
+from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, InterfaceAddress, Link
 from via6.observe.trace.model import DAEMON, Flow, Hop
 from via6.observe.trace.wire import HOP_LIMIT, MAX_INDEX, PORT, Answer, Ends, Question, decode, encode, sign, signed
-from via6.prefix import Address, format_address, is_link_local, is_multicast
+from via6.prefix import Address, Prefix, format_address, is_link_local, is_multicast, mask
 
 MAX_LEGS: Final = 1024
 LEG_S: Final = 2.0
@@ -50,12 +52,47 @@ DOUBTFUL: Final = frozenset({"", "NONE", "INCOMPLETE", "FAILED"})
 
 @dataclass(frozen=True, slots=True)
 class TraceLink:
-    """An interface on which questions are asked and answered. `address` is our link-local one."""
+    """An interface on which questions are asked and answered. `address` is our link-local one (empty: there is none),
+    `inet` are our IPv4 addresses there, each with its prefix: who has no IPv6, an IPv4 host, is within one of these."""
 
     name: str
     address: Address
     keys: tuple[Key, ...] = ()
     accept_all: bool = False
+    inet: tuple[tuple[Address, Prefix], ...] = ()
+
+    def source_for(self, address: Address) -> Address | None:
+        """The address of ours from which this neighbour is asked."""
+        if len(address) == 16:
+            return self.address or None
+        return next((own for own, prefix in self.inet if address in prefix and address != own), None)
+
+    def is_ours(self, arrival: Arrival) -> bool:
+        """A datagram from a neighbour: hop limit 255 says so, and where IPv4 is spoken that both ends are on link."""
+        if arrival.hop_limit != HOP_LIMIT or is_multicast(arrival.destination):
+            return False
+        if len(arrival.source) == 16:
+            return True
+        return any(own == arrival.destination and arrival.source in prefix for own, prefix in self.inet)
+
+
+def links_of(links: Mapping[int, Link], addresses: Iterable[InterfaceAddress]) -> dict[int, TraceLink]:
+    """All interfaces that have an address to ask from, but the loopback."""
+    local: dict[int, Address] = {}
+    inet: dict[int, list[tuple[Address, Prefix]]] = {}
+    for held in addresses:
+        link = links.get(held.ifindex)
+        if link is None or link.loopback or held.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED):
+            continue
+        if len(held.address) == 4:
+            prefix = Prefix(mask(held.address, held.length), held.length)
+            inet.setdefault(held.ifindex, []).append((held.address, prefix))
+        elif is_link_local(held.address):
+            local.setdefault(held.ifindex, held.address)
+    return {
+        index: TraceLink(links[index].name, local.get(index, b""), inet=tuple(inet.get(index, ())))
+        for index in sorted(local.keys() | inet.keys())
+    }
 
 
 class Arrival(NamedTuple):
@@ -101,8 +138,8 @@ class Glance(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer to a Lookup. `hop` without a name; its `ends` says what becomes of the packet at this node, be it
-    EXITS_NETWORK. It leaves by `out`. `ask` is the IPv6 address of the next hop there, if that is known. `neighbour`
-    with its `state` is whom the packet is handed to, None where nobody is asked for a link-layer address."""
+    EXITS_NETWORK. It leaves by `out`. `ask` is where the next hop is asked, its IPv6 address if that is known. The
+    packet is handed to `neighbour`, whose state is `state`: None where nobody is asked for a link-layer address."""
 
     hop: Hop
     out: int = 0
@@ -187,7 +224,7 @@ class Responder:
         link = self.links.get(arrival.ifindex)
         if link is None:
             return self._count("foreign")
-        if arrival.hop_limit != HOP_LIMIT or is_multicast(arrival.destination) or len(arrival.source) != 16:
+        if not link.is_ours(arrival):
             return self._count("not-from-the-link")
         ends = Ends(arrival.source, arrival.port, arrival.destination, self._port)
         if link.keys and not signed(arrival.data, ends, link.keys):
@@ -232,15 +269,11 @@ class Responder:
         if leg.asked is not None:
             if leg.silent_at == inf and not leg.relays:
                 self._silent(leg, state, now)
-        elif not doubtful and leg.looks and verdict.out in self.links and verdict.hop.ends == "EXITS_NETWORK":
-            # An IPv4 next hop: now that its link-layer address is known, its IPv6 address may be, too.
-            leg.looks, leg.verdict = [], None
-            self._lookups.append(Lookup(glance.nonce, glance.back, leg.question.flow, leg.iif))
         elif not doubtful:
             leg.looks = []
             self._arrive(leg, verdict, now)
         elif not leg.looks:
-            asked = "ARP" if len(glance.address) == 4 else "Neighbour Discovery"
+            asked = _resolver(glance.address)
             who = "destination" if verdict.hop.next_hop is None else "next hop"
             where = f"{format_address(glance.address)} on {verdict.hop.out_device}"
             self._end(leg, "NEIGHBOR_UNREACHABLE", f"{who} {where} does not answer {asked}", now)
@@ -285,7 +318,7 @@ class Responder:
     def _question(self, arrival: Arrival, question: Question, now: float) -> None:
         if not self.answering:
             return self._count("off")
-        if not is_link_local(arrival.source):
+        if len(arrival.source) == 16 and not is_link_local(arrival.source):
             return self._count("not-from-the-link")
         if not self._admits(arrival, now):
             return self._count("too-many")
@@ -329,9 +362,9 @@ class Responder:
     def _pass_on(self, leg: _Leg, verdict: Verdict, link: TraceLink, now: float) -> None:
         """The question goes to the next hop, and the asker hears of this one."""
         via = verdict.hop.next_hop
-        if verdict.ask is None:
+        if verdict.ask is None or link.source_for(verdict.ask) is None:
             shown = format_address(via) if via else "the next hop"
-            self._end(leg, "UNKNOWN", f"{shown} cannot be asked: its IPv6 address on {link.name} is not known", now)
+            self._end(leg, "UNKNOWN", f"{shown} cannot be asked: no address of it on {link.name} is within reach", now)
         elif leg.question.index >= MAX_INDEX:
             self._end(leg, "UNKNOWN", f"more than {MAX_INDEX + 1} nodes", now)
         else:
@@ -343,12 +376,13 @@ class Responder:
 
     def _ask(self, leg: _Leg, ifindex: int, address: Address) -> None:
         link = self.links.get(ifindex)
-        if link is None:
+        source = link.source_for(address) if link is not None else None
+        if link is None or source is None:
             return
         asked = leg.question
         data = encode(replace(asked, index=asked.index + 1))
-        data = sign(data, Ends(link.address, self._port, address, PORT), link.keys)
-        self._sends.append(Send(ifindex, link.address, address, PORT, data))
+        data = sign(data, Ends(source, self._port, address, PORT), link.keys)
+        self._sends.append(Send(ifindex, source, address, PORT, data))
 
     def _glance(self, leg: _Leg, ifindex: int, address: Address, poke: bool) -> None:
         self._lookups.append(Glance(leg.question.nonce, leg.question.back, ifindex, address, poke))
@@ -402,7 +436,7 @@ class Responder:
         assert leg.verdict is not None
         where = f"{format_address(leg.asked[1])} on {leg.verdict.hop.out_device}"
         if leg.verdict.neighbour == leg.asked[1] and state in ("INCOMPLETE", "FAILED"):
-            self._end(leg, "NEIGHBOR_UNREACHABLE", f"next hop {where} does not answer Neighbour Discovery", now)
+            self._end(leg, "NEIGHBOR_UNREACHABLE", f"next hop {where} does not answer {_resolver(leg.asked[1])}", now)
         else:
             why = f"next hop {where} does not answer via6: none runs there, or it may not, or has other keys"
             self._end(leg, "UNKNOWN", f"no via6 runs at next hop {where}" if leg.refused else why, now)
@@ -421,3 +455,7 @@ class Responder:
             iif = 0 if ends == "ACCEPTED" else leg.verdict.out
             question = Question(asked.nonce, asked.flow.back(), 0, True)
             self._begin(_Leg(question, iif, now + LEG_S))
+
+
+def _resolver(address: Address) -> str:
+    return "ARP" if len(address) == 4 else "Neighbour Discovery"
