@@ -187,7 +187,7 @@ def test_up_exec_down(tmp_path: Path) -> None:
     assert code == 0
     assert "10.1.0.0/24 via inet6 fe80::2 dev eth1" in out
 
-    code, out, _ = via6("lab", "exec", "h1", "--", sys.executable, "-m", "via6", "trace", "-j", "10.3.0.10")
+    code, out, _ = via6("lab", "exec", f"{name}/h1", "--", sys.executable, "-m", "via6", "trace", "-j", "10.3.0.10")
     assert code == 0
     assert json.loads(out)["hops"][0]["node"] == "h1"
 
