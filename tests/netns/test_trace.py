@@ -139,6 +139,7 @@ def names(made: dict[str, Any] | None) -> list[str | None]:
     return [hop["node"] for hop in made["hops"]] if made else []
 
 
+LONG = 15  # seconds: it does not hang, however busy the machine is
 KEYS = {"node", "in", "route", "next_hop", "out", "rtt_ms", "icmp_source"}
 
 
@@ -165,7 +166,7 @@ def test_a_line_of_routers_that_run_via6(nets: Nets, tmp_path: Path) -> None:
         assert not made["asymmetric"]
         assert made["remarks"] == []
         assert made["back"]["back"] is None
-        assert took < 2
+        assert took < LONG
         for words in (["--proto", "udp"], ["--port", "22"], ["--proto", "udp", "--port", "53"]):
             code, made, _ = first.trace(last.address, *words)
             assert (code, names(made), made["disposition"]) == (0, ["r0", "r1", "r2", "r3"], "ACCEPTED")
@@ -212,7 +213,7 @@ def test_faults_on_the_way_are_named(four: list[Node]) -> None:
                 third.net.run(command)
                 code, made, took = first.trace(last.address)
         assert (code, made["disposition"]) == (3, ends), (name, made)
-        assert took < 3, name
+        assert took < LONG, name
         end = next(hop for hop in made["hops"] if hop["ends"])
         assert end["ends"] == ends
         assert end["node"] == ("r1" if name == "loop" else "r2"), (name, made)
@@ -248,7 +249,7 @@ def test_no_way_back(four: list[Node]) -> None:
     assert (code, made["disposition"], made["back"]["disposition"]) == (3, "ACCEPTED", "NULL_ROUTED"), made
     assert names(made["back"]) == ["r3", "r2", "r1"]
     assert any("does not come back" in remark for remark in made["remarks"])
-    assert took < 3
+    assert took < LONG
 
 
 def test_the_other_way_back(nets: Nets, tmp_path: Path) -> None:
@@ -309,10 +310,20 @@ def test_babeld_on_the_way(nets: Nets, tmp_path: Path) -> None:
         assert made["hops"][-1]["icmp_source"] == last.address
         far = link_local(nodes[2].net, "eth1")
         assert any(f"{far} dev eth2 of r1" in note for note in made["hops"][2]["notes"]), made
-        assert made["back"]["disposition"] == "ACCEPTED"
-        assert made["back"]["hops"] == []
-        assert any("not known" in remark for remark in made["back"]["remarks"])
-        assert took < 3
+        # The last daemon there says what becomes of an answer that comes back to it.
+        back = made["back"]
+        assert (names(back), back["disposition"]) == ([None, "r1", "r0"], "ACCEPTED"), back
+        assert back["hops"][1]["in"] == "eth2"
+        assert "not known" in back["hops"][0]["notes"][0]
+        assert any(remark.startswith("from r1 on") for remark in back["remarks"])
+        assert took < LONG
+        # Static routes, so that Babel does not mend what is broken now.
+        nodes[1].net.ip(f"route add blackhole {first.address} metric 5")
+        code, made, _ = first.trace(last.address)
+        back = made["back"]
+        assert (code, made["disposition"], back["disposition"], names(back)) == (
+            3, "UNKNOWN", "NULL_ROUTED", [None, "r1"],
+        )  # fmt: skip
 
 
 def test_nobody_runs_via6(nets: Nets, tmp_path: Path) -> None:
@@ -324,19 +335,19 @@ def test_nobody_runs_via6(nets: Nets, tmp_path: Path) -> None:
         assert names(made) == [first.net.name, None, None, None]
         assert made["hops"][0]["out"] == "eth1"
         assert f"it is {link_local(nodes[1].net, 'eth0')} dev eth1" in made["hops"][1]["notes"][0]
-        assert took < 2
+        assert took < LONG
         text = first.text(last.address)
         assert "192.0.0.8 is how a router without an IPv4 address answers" in text
         nodes[2].net.ip(f"route replace blackhole {last.address}")
         code, made, took = first.trace(last.address)
         assert (code, made["disposition"], made["back"]["disposition"]) == (3, "UNKNOWN", "UNKNOWN"), made
-        assert took < 2.5
+        assert took < LONG
         nodes[2].net.ip(f"route del {last.address}")
         nodes[2].route(last.address, nodes[1])
         time.sleep(1.2)
         code, made, took = first.trace(last.address)
         assert (code, made["disposition"]) == (3, "LOOP"), made
-        assert took < 2.5
+        assert took < LONG
         time.sleep(5)  # the loop has used up what ICMP errors there were
         nodes[2].net.ip(f"route replace unreachable {last.address}")
         code, made, _ = first.trace(last.address)
@@ -425,7 +436,7 @@ def test_a_long_way(nets: Nets, tmp_path: Path) -> None:
             assert (code, made["disposition"], len(made["hops"])) == (0, "ACCEPTED", 3), made
             assert made["hops"][1]["rtt_ms"] < 100
             assert 240 <= made["hops"][2]["rtt_ms"] < 400
-            assert took < 2.5
+            assert took < LONG
         for node in nodes:
             node.via6()
         wait_until(lambda: None not in names(first.trace(last.address)[1]), timeout=20)
@@ -443,12 +454,14 @@ def test_this_node(nets: Nets, tmp_path: Path) -> None:
         assert (code, names(made), made["disposition"]) == (0, [one.net.name], "ACCEPTED")
         code, made, took = one.trace("10.200.0.1")
         assert (code, made["disposition"], len(made["hops"])) == (3, "NO_ROUTE", 1)
-        assert took < 2
+        assert made["remarks"] == [], "it has an address, and no route"
+        assert took < LONG
         one.net.ip("route add blackhole 10.201.0.0/16")
         code, made, _ = one.trace("10.201.0.1")
         assert (code, made["disposition"]) == (3, "NULL_ROUTED")
         code, made, _ = one.trace(two.address, "--from", "10.77.0.1")
-        assert code == 0 or made["disposition"] != "ACCEPTED"
+        assert (code, made["disposition"], made["hops"][0]["route"]) == (3, "UNKNOWN", None), made
+        assert "where its packets come in is not known" in made["hops"][0]["why"]
         assert any("no probes" in remark for remark in made["remarks"])
         rule = "add table ip t; add chain ip t o { type filter hook output priority 0; }; add rule ip t o drop"
         one.net.run("nft", rule)
@@ -467,7 +480,10 @@ def test_this_node(nets: Nets, tmp_path: Path) -> None:
     ("words", "said"),
     [(["10.0.0.0/8"], "one address"), (["fe80::1"], "IPv6"), (["10.0.0.1", "--proto", "icmp", "--port", "7"], "ports"),
      (["10.0.0.1", "--port", "70000"], "65535"), (["224.0.0.1"], "no address of one machine"), (["x"], "'x'"),
-     (["10.0.0.1", "--max-hops", "0"], "--max-hops"), (["10.0.0.1", "--snapshots", "/nowhere"], "/nowhere")],
+     (["10.0.0.1", "--max-hops", "0"], "--max-hops"), (["r3.example"], "getent ahostsv4 r3.example"),
+     (["10.0.0.1", "--from", "224.0.0.5"], "no address of one machine"), (["10.0.0.1", "--from", "x"], "'x'"),
+     (["10.0.0.1", "--from", "127.0.0.1"], "never leaves its node"),
+     (["10.0.0.1", "--snapshots", "/nowhere"], "/nowhere")],
 )  # fmt: skip
 def test_mistakes(words: list[str], said: str) -> None:
     code, out, err = via6("trace", *words)

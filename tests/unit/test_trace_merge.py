@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from via6.cli.trace import is_good
 from via6.observe.trace.merge import merge
-from via6.observe.trace.model import DAEMON, DISPOSITIONS, PROBE, TABLE, UDP, Flow, Hop, Trace
+from via6.observe.trace.model import DAEMON, DISPOSITIONS, PROBE, TABLE, TCP, UDP, Flow, Hop, Trace
 from via6.observe.trace.probe import DUMMY, Answer, Extensions, Interface
 from via6.observe.trace.report import MEANINGS, as_json, lines
 from via6.prefix import parse_address
@@ -115,7 +115,9 @@ def test_the_chain_of_daemons_ends_at_a_stranger_and_probes_go_on() -> None:
     assert "fe80::2 dev eth2 of r2" in trace.hops[2].notes[0]
     assert trace.disposition == "ACCEPTED"
     lost = made(probes=answers(1, "silent"), there=chain)
-    assert (lost.disposition, lost.hops[1].why) == ("UNKNOWN", "no via6 at fe80::2 dev eth2")
+    assert (lost.disposition, lost.hops[1].why) == (
+        "UNKNOWN", "nothing answers behind r2; no via6 at fe80::2 dev eth2"
+    )  # fmt: skip
     assert len(lost.hops) == 3
     assert not is_good(lost, True)
 
@@ -270,8 +272,8 @@ def test_an_open_udp_port_is_silent() -> None:
     flow = replace(FLOW, proto=UDP, sport=4000, dport=53)
     there, back = daemons("r1", "r2", "h"), home("h", "r2", "r1")
     trace = merge(flow, FIRST, answers(1, "silent"), there, back)
-    assert trace.disposition == "ACCEPTED"
-    assert any("an open UDP port gives none" in remark for remark in trace.remarks)
+    assert (trace.disposition, trace.hops[2].ends, is_good(trace, True)) == ("UNKNOWN", "UNKNOWN", False)
+    assert trace.hops[2].why == "no answer: an open UDP port gives none, nor does a packet filter at r2 or h"
     assert merge(flow, FIRST, answers(0, "silent"), there, back).disposition == "UNKNOWN"
 
 
@@ -296,8 +298,99 @@ def test_only_the_far_probe_arrives() -> None:
     """Routers that send no ICMP errors at all."""
     trace = made(probes=[*(Answer(ttl) for ttl in range(1, 31)), Answer(64, "reached", THERE, 3.0)])
     assert trace.disposition == "ACCEPTED"
-    assert any("which hops lie before it" in remark for remark in trace.remarks)
-    assert len(trace.hops) <= 3
+    assert any("which hops lie behind r1 is not known" in remark for remark in trace.remarks)
+    assert [(hop.icmp_source, hop.rtt_ms) for hop in trace.hops] == [(None, None), (THERE, 3.0)]
+
+
+def test_the_destination_has_a_hop_of_its_own() -> None:
+    """The probes with small hop limits end before it: none of the routers that answered them is the destination."""
+    probes = [*answers(2, "silent")[:2], Answer(64, "reached", THERE, 3.0)]
+    trace = made(probes=probes)
+    assert [(hop.icmp_source, hop.ends) for hop in trace.hops[1:]] == [(DUMMY, ""), (DUMMY, ""), (THERE, "ACCEPTED")]
+    there = daemons("r1", "r2", "r3", "r4", "h")
+    trace = made(probes=probes, there=there)
+    assert [hop.node for hop in trace.hops] == ["r1", "r2", "r3", "r4", "h"]
+    assert (trace.hops[4].icmp_source, trace.hops[4].ends, trace.remarks) == (THERE, "ACCEPTED", ())
+    there = daemons("r1", "r2", "r3", ends="DELIVERED_TO_SUBNET")
+    trace = made(probes=probes, there=there)
+    assert [(hop.node, hop.ends) for hop in trace.hops] == [("r1", ""), ("r2", ""), ("r3", ""), ("", "ACCEPTED")]
+    assert trace.remarks == ()
+
+
+def test_a_refusal_of_the_far_probe_alone() -> None:
+    """Errors of a router without a route are rationed, too, so that to a nearer probe may be missing."""
+    for back, hops in ((64, ["", "NO_ROUTE"]), (63, ["", "", "NO_ROUTE"]), (61, ["", "", "", "", "NO_ROUTE"])):
+        near = Answer(1, "hop", DUMMY, 1.0, 11, ttl_back=64)
+        silent = [Answer(ttl) for ttl in range(2, 6)]
+        trace = made(probes=[near, *silent, Answer(64, "unreachable", DUMMY, 2.0, 3, 0, ttl_back=back)])
+        assert [hop.ends for hop in trace.hops] == hops
+        assert trace.hops[-1].icmp_source == DUMMY
+    # Without TTLs, as ordinary users have it: behind the last one, but if that has an address.
+    trace = made(probes=[replace(near, ttl_back=0), *silent, Answer(64, "unreachable", DUMMY, 2.0, 3, 0)])
+    assert [hop.ends for hop in trace.hops] == ["", "", "NO_ROUTE"]
+    one = via(1)[:4]
+    trace = made(probes=[replace(near, source=one, ttl_back=0), *silent, Answer(64, "unreachable", one, 2.0, 3, 0)])
+    assert [hop.ends for hop in trace.hops] == ["", "NO_ROUTE"]
+    there = daemons("r1", "r2", "r3", ends="NO_ROUTE", why="no route")
+    trace = made(probes=[near, *silent, Answer(64, "unreachable", DUMMY, 2.0, 3, 0)], there=there)
+    assert [hop.ends for hop in trace.hops] == ["", "", "NO_ROUTE"]
+
+
+def test_a_refusal_in_the_name_of_another() -> None:
+    """A packet filter resets a connection as if the destination did."""
+    flow = replace(FLOW, proto=TCP, sport=4000, dport=22)
+    probes = [replace(one, ttl_back=64 - at, code=0x14) for at, one in enumerate(answers(3))]
+    there = daemons("r1", "r2", "r3", "h")
+    assert merge(flow, FIRST, probes, there, ()).remarks == ()
+    probes[2:] = [replace(one, ttl_back=63) for one in probes[2:]]
+    assert any(
+        "a packet filter there in the name of 10.0.3.10?" in r for r in merge(flow, FIRST, probes, there, ()).remarks
+    )
+    probes[2:] = [replace(one, code=0x12) for one in probes[2:]]
+    assert merge(flow, FIRST, probes, there, ()).remarks == (), "a connection that is taken"
+
+
+def test_the_way_back_from_the_last_node_that_speaks() -> None:
+    chain = daemons("r1", "r2", ends="UNKNOWN", why="no via6 runs at next hop fe80::2 on eth2")
+    back = [replace(hop, in_device="eth2") for hop in home("r2", "r1")]
+    trace = made(probes=answers(4), there=chain, back=back)
+    assert trace.back is not None
+    assert [hop.node for hop in trace.back.hops] == ["", "r2", "r1"]
+    assert trace.back.hops[0].notes == ("10.0.3.10, and what lies between it and r2: not known",)
+    assert trace.back.remarks == (
+        "from r2 on this holds for an answer that comes in by eth2. Its TTL of 61 lets expect 4 hops, 4 there",
+    )
+    assert (trace.back.disposition, trace.asymmetric) == ("ACCEPTED", False)
+    assert "fe80::2 dev eth2 of r2, no via6 runs there" in trace.hops[2].notes[0]
+    # It is not said to arrive where nobody has seen it arrive.
+    trace = made(probes=answers(2, "silent"), there=chain, back=back)
+    assert trace.back is not None
+    assert (trace.back.disposition, [hop.ends for hop in trace.back.hops]) == ("UNKNOWN", ["", "", ""])
+    lost = [replace(back[0], ends="NULL_ROUTED", why="a blackhole")]
+    trace = made(probes=answers(0, "silent"), there=chain, back=lost)
+    assert trace.back is not None
+    assert (trace.disposition, trace.back.disposition) == ("UNKNOWN", "NULL_ROUTED")
+    assert any("an answer is lost on its way" in remark for remark in trace.remarks)
+    assert not is_good(trace, True)
+
+
+def test_hops_behind_the_end_are_told_as_such() -> None:
+    trace = made(probes=answers(1, "13"), there=daemons("r1", "r2", "r3", "r4", "h"))
+    assert [hop.ends for hop in trace.hops] == ["", "", "NULL_ROUTED", "", ""]
+    assert all("does not come here" in hop.notes[-1] for hop in trace.hops[3:])
+
+
+def test_a_link_that_carries_less() -> None:
+    there = [replace(hop, mtu=mtu) for hop, mtu in zip(daemons("r1", "r2", "h"), (1500, 1280, 0), strict=True)]
+    trace = made(replace(FIRST, mtu=1500), answers(2), there)
+    assert trace.remarks == ("the MTU on the way there falls from 1500 to 1280 at r2 eth2",)
+
+
+def test_a_router_without_an_address_has_a_number() -> None:
+    trace = made(probes=answers(2, "silent"))
+    assert trace.hops[2].why == "nothing answers behind hop 2"
+    probes = [replace(one, source=via(1)[:4]) if one.source else one for one in answers(2, "silent")]
+    assert made(probes=probes).hops[2].why == "nothing answers behind hop 2 (254.128.0.0)"
 
 
 def test_nothing_is_known() -> None:

@@ -201,7 +201,7 @@ def test_a_line_that_is_too_long() -> None:
     trail = world.trace()
     assert len(trail.hops(False)) == 64
     assert names(trail)[-1] == ("r64", "UNKNOWN")
-    assert world.carried < 64 * 64
+    assert world.carried < 2 * 64 * 64
 
 
 def test_a_silent_one() -> None:
@@ -212,7 +212,12 @@ def test_a_silent_one() -> None:
     assert trail.hops(False)[1].next_hop == address(3, 2)
     assert "fe80::3:2 on eth3 does not answer" in trail.hops(False)[1].why
     assert trail.complete
-    assert trail.hops(True) == []
+    # What becomes of an answer that comes back to the last node that speaks.
+    assert names(trail, True) == [("r2", ""), ("r1", "ACCEPTED")]
+    assert (trail.hops(True)[0].in_device, trail.hops(True)[0].out_device) == ("eth3", "eth1")
+    alone = World(line(5))
+    alone.silent.add(3)
+    assert alone.trace(back=False).hops(True) == []
 
 
 def test_one_that_nobody_reaches() -> None:
@@ -229,23 +234,35 @@ def test_one_that_says_that_nobody_listens() -> None:
     world.run(0.001)
     world.nodes[2].refused(3, address(3, 2))
     world.run(0.002)
-    assert world.found[-1].hop.ends == "UNKNOWN"
-    assert world.found[-1].end
-    assert world.found[-1].hop.why == "no via6 runs at next hop fe80::3:2 on eth3"
+    there = [answer for answer in world.found if not answer.back]
+    assert there[-1].hop.ends == "UNKNOWN"
+    assert there[-1].end
+    assert there[-1].hop.why == "no via6 runs at next hop fe80::3:2 on eth3"
 
 
 def test_a_late_answer_is_better_than_silence() -> None:
-    """The daemon there was busy. The trace that ended there goes on for whoever still listens."""
+    """The daemon there was busy. The trace that ended there goes on for whoever still listens, and the way back that
+    was begun too early is no loop for the one that the last node begins."""
     world = World(line(3))
     held: list[bytes] = []
     world.lose = lambda _from, to, data: to == 3 and not held.append(data)
     world.nodes[1].start(NONCE, Flow(TO, FROM), True, 0.0)
     world.run(0.5)
-    assert world.found[-1].hop.ends == "UNKNOWN"
+    trail = Trail(want_back=True)
+    for answer in world.found:
+        trail.put(answer.back, answer.index, answer.hop, answer.end)
+    assert trail.complete
+    assert names(trail) == [("r1", ""), ("r2", "UNKNOWN")]
+    assert names(trail, True) == [("r2", ""), ("r1", "ACCEPTED")]
+    early = len(world.found)
     world.lose = lambda _from, _to, _data: False
     world.nodes[3].receive(Arrival(2, address(2, 3), PORT, address(3, 2), 255, held[0]), world.now)
     world.run(1.0)
-    assert [a.hop.node for a in world.found if a.hop.ends == "ACCEPTED"] == ["r3", "r1"]
+    assert [a.hop.node for a in world.found[early:] if a.hop.ends == "ACCEPTED"] == ["r3", "r1"]
+    for answer in world.found[early:]:
+        trail.put(answer.back, answer.index, answer.hop, answer.end)
+    assert names(trail) == [("r1", ""), ("r2", "UNKNOWN"), ("r3", "ACCEPTED")]
+    assert names(trail, True) == [("r3", ""), ("r2", ""), ("r1", "ACCEPTED")]
 
 
 def test_any_one_datagram_may_be_lost() -> None:
@@ -442,9 +459,13 @@ def test_a_trail() -> None:
     trail.put(False, 2, Hop("r3", ends="UNKNOWN"), True)
     trail.put(False, 0, Hop("r1"), False)
     assert [hop.node for hop in trail.hops(False)] == ["r1", "", "r3"]
-    assert trail.complete, "nobody begins a way back from there"
-    # It was busy, not silent: the direction ends elsewhere.
+    assert not trail.complete, "the way back is taken from there"
+    trail.put(True, 0, Hop("r3"), False)
+    trail.put(True, 1, Hop("r1", ends="ACCEPTED"), True)
+    assert trail.complete
+    # It was busy, not silent: the direction ends elsewhere, and the way back with it.
     trail.put(False, 2, Hop("r3"), False)
+    assert trail.hops(True) == []
     trail.put(False, 3, Hop("r4", ends="ACCEPTED"), True)
     assert not trail.complete
     assert [hop.node for hop in trail.hops(False)] == ["r1", "", "r3", "r4"]

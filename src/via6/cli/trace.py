@@ -50,6 +50,7 @@ _WAIT_S: Final = 0.9
 _LONGEST_S: Final = 60.0
 _MOST_HOPS: Final = 63
 _ANYWHERE: Final = bytes(4)
+_LOOPBACK: Final = 127
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -111,11 +112,22 @@ def _ipv4(text: str) -> Address:
     try:
         address = parse_address(text)
     except PrefixError as error:
-        remedy = "trace takes one address" if "/" in text else ""
+        remedy = "trace takes one address" if "/" in text else f"names are not looked up: `getent ahostsv4 {text}` does"
+        remedy = remedy if "/" in text or any(letter.isalpha() for letter in text) else ""
         raise Refusal(str(error), remedy, USAGE) from None
     if len(address) != 4:
         raise Refusal(f"{text} is IPv6; trace follows IPv4", f"via6 explain {text}", USAGE)
     return address
+
+
+def _source(text: str, flow: Flow) -> Address:
+    """What --from says; raises Refusal if no packet to the destination has such a source."""
+    source = _ipv4(text)
+    if is_multicast(source) or source in (_ANYWHERE, b"\xff" * 4):
+        raise Refusal(f"{text} is no address of one machine", "--from 10.0.1.1", USAGE)
+    if source[0] == _LOOPBACK != flow.destination[0]:
+        raise Refusal(f"a packet from {text} never leaves its node", "`ip -4 address` lists the addresses here", USAGE)
+    return source
 
 
 def _print(args: argparse.Namespace, trace: Trace) -> None:
@@ -168,7 +180,7 @@ def live(args: argparse.Namespace, flow: Flow) -> tuple[Trace, bool]:
     oracle = trace_kernel.Oracle(trace_kernel.Node(lambda: snapshot.by_index, lambda: snapshot.addresses))
     try:
         own = {a.address for a in snapshot.addresses}
-        source = _ipv4(args.source) if args.source else oracle.source_for(flow)
+        source = _source(args.source, flow) if args.source else oracle.source_for(flow)
         flow = replace(flow, source=source)
         stranger = source is not None and source not in own
         iif = oracle.comes_in(source) if stranger and source else 0
@@ -178,12 +190,17 @@ def live(args: argparse.Namespace, flow: Flow) -> tuple[Trace, bool]:
     finally:
         oracle.close()
     first = replace(verdict.hop, node=name_of(args.netns), seen=frozenset({TABLE}))
-    if source is None:
+    if source is None and first.ends in GOOD:  # else there is no route that would choose one
         remarks = [no_address(first.node)]
-    elif stranger:
-        where = f"comes in on {first.in_device}" if first.in_device else "comes from a place that no route leads to"
+    elif source is not None and stranger:
         who = format_address(source)
-        remarks = [f"no probes: {who} is not of this node; asked is what becomes of a packet that {where}"]
+        if not iif:
+            why = f"no route of this node leads to {who}, so where its packets come in is not known"
+            first = replace(first, route="", next_hop=None, out_device="", ends="UNKNOWN", why=why)
+            alone = f"no probes, and nobody is asked: {who} is not of this node"
+            return Trace(flow, (first,), "UNKNOWN", Trace(flow.back()), remarks=(alone,)), False
+        what = f"what becomes of a packet that comes in on {first.in_device}"
+        remarks = [f"no probes: {who} is not of this node; asked is {what}"]
     if first.ends == "EXITS_NETWORK":  # it leaves this node, which is no end
         first = replace(first, ends="")
     if first.ends == "ACCEPTED" and not stranger:

@@ -75,7 +75,7 @@ class Tracer:
 
     def start(self, flow: Flow, want_back: bool, taker: Taker) -> bytes:
         """Asks where a packet of this node goes, or one of a stranger, as it would come in here. `taker` gets the
-        answers until `forget`. Raises Refusal."""
+        answers until `forget`; if b"" is returned it has got the only one. Raises Refusal."""
         if flow.source is None:
             source = self._oracle.source_for(flow)
             if source is None:
@@ -115,6 +115,7 @@ class Tracer:
         trail = Trail(want_back)
         begin = time.monotonic()
         nonce = self.start(flow, want_back, queue.put_nowait)
+        trail.want_back = want_back and bool(nonce)
         try:
             while not trail.complete and (left := begin + DEADLINE_S - time.monotonic()) > 0:
                 try:

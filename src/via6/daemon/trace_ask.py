@@ -11,7 +11,7 @@ import json
 import select
 import socket
 import time
-from typing import Any
+from typing import Any, Final
 
 from via6.daemon import client
 from via6.daemon.trace import Tracer
@@ -23,6 +23,11 @@ from via6.observe.trace.node import TraceLink, links_of
 from via6.observe.trace.trail import Trail
 from via6.observe.trace.wire import Answer
 from via6.prefix import format_address, parse_address
+
+_ALONE: Final = (
+    "no via6 daemon runs here: the next hop was asked without keys (a router answers where it speaks Babel, and where"
+    " its `[trace] interfaces` says so)"
+)
 
 
 def ask(flow: Flow, back: bool, deadline_s: float = 1.2, name: str = "") -> tuple[list[Hop], list[Hop], list[str]]:
@@ -38,7 +43,7 @@ def ask(flow: Flow, back: bool, deadline_s: float = 1.2, name: str = "") -> tupl
         _collect(tracer, trail, flow, deadline_s)
     finally:
         tracer.close()
-    remarks = ["no via6 daemon runs here: the next hop was asked without keys"] if len(trail.hops(False)) == 1 else []
+    remarks = [_ALONE] if len(trail.hops(False)) == 1 else []
     return trail.hops(False), trail.hops(True), remarks
 
 
@@ -87,7 +92,7 @@ def _collect(tracer: Tracer, trail: Trail, flow: Flow, deadline_s: float) -> Non
         trail.put(answer.back, answer.index, answer.hop, answer.end)
 
     end = time.monotonic() + deadline_s
-    tracer.start(flow, trail.want_back, take)
+    trail.want_back = bool(tracer.start(flow, trail.want_back, take)) and trail.want_back
     poll = select.poll()
     for number in tracer.filenos():
         poll.register(number, select.POLLIN)

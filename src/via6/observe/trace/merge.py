@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Final
 
 from via6.observe.packet import TIME_EXCEEDED, UNREACHABLE
-from via6.observe.trace.model import PROBE, UDP, Flow, Hop, Trace
-from via6.observe.trace.probe import DUMMY, HOP, REACHED, ROLE_IN, ROLE_OUT, SILENT, UNREACHABLE_KIND, Answer
+from via6.observe.trace.model import PROBE, TCP, UDP, Flow, Hop, Trace
+from via6.observe.trace.node import NOBODY
+from via6.observe.trace.probe import DUMMY, HOP, REACHED, ROLE_IN, ROLE_OUT, RST, SILENT, UNREACHABLE_KIND, Answer
 from via6.prefix import format_address
 
 GOOD: Final = frozenset({"ACCEPTED", "DELIVERED_TO_SUBNET", "EXITS_NETWORK"})
@@ -23,7 +24,9 @@ _BY_CODE: Final = {0: "NO_ROUTE", 6: "NO_ROUTE", 7: "NO_ROUTE", 1: "NEIGHBOR_UNR
 """Destination unreachable; the codes that are not here say that a node discards it."""
 _NOT_PERMITTED: Final = "Operation not permitted"
 _NO_ANSWER: Final = "no answer to the probes: lost, filtered, or rationed"
+_NOT_THERE: Final = "the packet does not come here: its tables would send it on"
 _FIRST_TTLS: Final = (64, 128, 255)
+_NEAR: Final = 8
 
 
 def no_address(node: str) -> str:
@@ -67,7 +70,7 @@ class _Merge:
         self.stopped = self._stopped()
         self.stop_hop = self._stop_hop()
         self.answered = max((a.ttl for a in self.answers.values() if a.kind != SILENT), default=0)
-        if len(self.there) > 1 and self.there[0].node:  # as the other daemons call it
+        if self.there and self.there[0].node:  # as the daemon here calls it, and the others
             first = replace(first, node=self.there[0].node)
         self.hops = [_both(first, self.there[0] if self.there else None)]
         for number in range(1, self._count()):
@@ -76,7 +79,10 @@ class _Merge:
     def trace(self) -> Trace:
         disposition = self.lost = self._disposition()
         self.hops = _without_ends(self.hops, disposition)
+        self._beyond(disposition)
         back = self._way_back()
+        self._narrow("there", self.hops)
+        self._narrow("back", back.hops if back is not None else ())
         asymmetric = self._compare(back)
         return Trace(self.flow, tuple(self.hops), disposition, back, asymmetric, tuple(dict.fromkeys(self.remarks)))
 
@@ -140,14 +146,34 @@ class _Merge:
         if not before.next_hop or not before.out_device or (answer is not None and answer.kind == REACHED):
             return ()
         whose = f" of {before.node}" if before.node else ""
-        return (f"it is {format_address(before.next_hop)} dev {before.out_device}{whose}, no via6 answers there",)
+        who = f"it is {format_address(before.next_hop)} dev {before.out_device}{whose}"
+        return (f"{who}, no via6 {'runs' if before.why.startswith(NOBODY) else 'answers'} there",)
 
     def _note(self, number: int, note: str) -> None:
         self.hops[number] = replace(self.hops[number], notes=(*self.hops[number].notes, note))
 
     def _name(self, number: int) -> str:
+        """A hop in a sentence. 192.0.0.8 tells nobody apart."""
         hop = self.hops[number]
-        return hop.node or (format_address(hop.icmp_source) if hop.icmp_source else "") or f"hop {number}"
+        known = format_address(hop.icmp_source) if hop.icmp_source and hop.icmp_source != DUMMY else ""
+        return hop.node or (f"hop {number} ({known})" if known else f"hop {number}")
+
+    def _beyond(self, disposition: str) -> None:
+        """Nodes where the packet would have come by the tables, had it not been discarded before."""
+        if disposition not in ("NO_ROUTE", "NULL_ROUTED", "NEIGHBOR_UNREACHABLE"):
+            return
+        end = next((number for number, hop in enumerate(self.hops) if hop.ends), len(self.hops))
+        for number in range(end + 1, len(self.hops)):
+            notes = (note for note in self.hops[number].notes if note != _NO_ANSWER)
+            self.hops[number] = replace(self.hops[number], notes=(*notes, _NOT_THERE))
+
+    def _narrow(self, way: str, hops: Sequence[Hop]) -> None:
+        """Where a link carries less than the first one: large packets need PMTUD from there on."""
+        known = [hop for hop in hops if hop.mtu and hop.out_device]
+        least = min(known, key=lambda hop: hop.mtu, default=None)
+        if least is not None and least.mtu < known[0].mtu:
+            where = f"{least.node or 'a hop'} {least.out_device}"
+            self.remarks.append(f"the MTU on the way {way} falls from {known[0].mtu} to {least.mtu} at {where}")
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -179,10 +205,12 @@ class _Merge:
             return self._silent(*claim)
         if self.far is None:
             return claim[1].ends if claim else "UNKNOWN"
+        if _way_back_ends(self.back) not in ("", "UNKNOWN", *GOOD):
+            self.remarks.append("whether it arrives or not, an answer is lost on its way: see the way back")
         last = min(max(self.answered, len(self.there) - 1), len(self.hops) - 1)
         why = f"nothing answers behind {self._name(last)}"
         if claim is not None and claim[0] == last and claim[1].why:
-            why = claim[1].why
+            why = f"{why}; {claim[1].why}"
         return self._end(last, "UNKNOWN", why)
 
     def _arrived(self, claim: tuple[int, Hop] | None) -> str:
@@ -193,17 +221,45 @@ class _Merge:
             name = self._name(number)
             self.remarks.append(f"{name} says {words}, yet the destination answers: it changed, or another way is used")
             self._note(number, f"contradicted by the probes: it says {words}")
-        last = self.reached.ttl if self.reached.ttl in self.answers else len(self.hops) - 1
+        last = self.reached.ttl if self.reached.ttl in self.answers else self._place_of_far(claim, self.reached)
         if claim is not None and claim[1].ends == "ACCEPTED" and last not in (claim[0], len(self.hops) - 1):
             self.remarks.append(f"the probes arrive after {last} hops, the daemons say {claim[0]}")
             self._note(min(last, len(self.hops) - 1), "the probes have arrived here")
-        if self.reached.ttl not in self.answers:
-            self.remarks.append("the destination answers; which hops lie before it is not known")
+        self._doubt()
         return self._end(min(last, len(self.hops) - 1), "ACCEPTED", "")
+
+    def _place_of_far(self, claim: tuple[int, Hop] | None, reached: Answer) -> int:
+        """The hop of a destination that has answered the far probe alone."""
+        told = claim[1].ends if claim is not None and claim[0] == len(self.hops) - 1 else ""
+        if told != "ACCEPTED":
+            self.hops.append(Hop())
+        last = len(self.hops) - 1
+        self._heard_late(last, reached)
+        if told not in ("ACCEPTED", "DELIVERED_TO_SUBNET"):
+            self.remarks.append(f"the destination answers; which hops lie behind {self._name(last - 1)} is not known")
+        return last
+
+    def _heard_late(self, number: int, answer: Answer) -> None:
+        """It was silent to the probes with its own hop limit, but not to a later one."""
+        hop = self.hops[number]
+        self.hops[number] = _with_answer(replace(hop, notes=tuple(n for n in hop.notes if n != _NO_ANSWER)), answer)
+
+    def _doubt(self) -> None:
+        """A packet filter can refuse a TCP connection in another's name; the TTL of the answer betrays where it is."""
+        told = self.reached
+        before = self.answers.get(told.ttl - 1) if told is not None else None
+        if told is None or before is None or before.kind != HOP or self.flow.proto != TCP or not told.code & RST:
+            return
+        if 0 < told.ttl_back == before.ttl_back:
+            name = self._name(before.ttl)
+            self.remarks.append(
+                f"the refusal comes from as far away as {name} by its TTL: a packet filter there in the name of"
+                f" {format_address(self.flow.destination)}?"
+            )
 
     def _refused(self, stopped: Answer, claim: tuple[int, Hop] | None) -> str:
         """A router says that it does not pass the packet on."""
-        number = len(self.hops) - 1 if self.stop_hop < 0 else min(self.stop_hop, len(self.hops) - 1)
+        number = self._place_of_stop(claim) if self.stop_hop < 0 else min(self.stop_hop, len(self.hops) - 1)
         if stopped.source == self.flow.source:  # this very node: it could not hand the packet over
             number = 0
             del self.hops[1:]
@@ -218,6 +274,23 @@ class _Merge:
             self.remarks.append("the destination itself refuses it")
         word = _BY_CODE.get(stopped.code, "NULL_ROUTED") if stopped.type == UNREACHABLE else "NULL_ROUTED"
         return self._end(number, word, said)
+
+    def _place_of_stop(self, claim: tuple[int, Hop] | None) -> int:
+        """The hop that has refused the far probe alone, for it rations such errors: by what its tables say, else by
+        how far away it is, compared with the last one that has answered."""
+        assert self.stopped is not None
+        if claim is not None and claim[1].ends not in (*GOOD, "UNKNOWN") and claim[0] >= self.answered:
+            number = claim[0]
+        else:
+            last = self.answers.get(self.answered)
+            near, far = _distance(last.ttl_back if last else 64), _distance(self.stopped.ttl_back)
+            same = last is not None and last.source == self.stopped.source != DUMMY
+            number = self.answered + (far - near if 0 <= far - near <= _NEAR and near and far else 0 if same else 1)
+        while len(self.hops) <= number:
+            self.hops.append(self._hop(len(self.hops)))
+        if number > self.answered:
+            self._heard_late(number, self.stopped)
+        return number
 
     def _claimed_bad(self, number: int, hop: Hop) -> str:
         """A daemon or the own table says that the packet ends there, and no probe denies it."""
@@ -248,8 +321,8 @@ class _Merge:
             self.remarks.append(f"{who} does not answer: is it there, does it filter, has it a way back?")
             return hop.ends
         if self.flow.proto == UDP and hop.ends == "ACCEPTED" and self.answered == number - 1:
-            self.remarks.append("no answer: an open UDP port gives none, and a packet filter neither")
-            return hop.ends
+            why = f"no answer: an open UDP port gives none, nor does a packet filter at {self._name(self.answered)} or"
+            return self._end(number, "UNKNOWN", f"{why} {hop.node or 'there'}")
         reach = self._name(self.answered) if self.answered else "this node"
         why = f"by the tables of all nodes it arrives, yet nothing answers behind {reach}"
         self.remarks.append(f"{why}: a packet filter at {reach} or at {self._name(min(self.answered + 1, number))}?")
@@ -265,22 +338,33 @@ class _Merge:
         if self.flow.source is None:
             return None
         ends = _way_back_ends(self.back)
-        remarks: list[str] = []
-        if not self.back:
-            remarks.append(self._nobody_knows())
-        if self.reached is None:
-            return Trace(self.flow.back(), tuple(self.back), ends or "UNKNOWN", remarks=tuple(remarks))
-        hops = self.back
+        hops, remarks = list(self.back), [] if self.back else [self._nobody_knows()]
+        partly = bool(self.back) and bool(self.there) and self.there[-1].ends == "UNKNOWN"
+        if self.reached is not None:
+            hops, remarks = self._came_back(ends)
+        elif partly and ends in GOOD:  # so far it is good; what lies before decides as well
+            hops[-1] = replace(hops[-1], ends="")
+            ends = "UNKNOWN"
+        if partly:
+            name, device = self.back[0].node, self.back[0].in_device
+            who = format_address(self.flow.destination)
+            hops.insert(0, Hop(notes=(f"{who}, and what lies between it and {name}: not known",)))
+            remarks.insert(0, f"from {name} on this holds for an answer that comes in by {device}" + self._expected())
+        disposition = "ACCEPTED" if self.reached is not None else ends or "UNKNOWN"
+        return Trace(self.flow.back(), tuple(hops), disposition, remarks=tuple(remarks))
+
+    def _came_back(self, ends: str) -> tuple[list[Hop], list[str]]:
+        """The way back of an answer that has come: whatever daemons say, it did."""
+        hops, remarks = list(self.back), [] if self.back else [self._nobody_knows()]
         if ends not in ("", "ACCEPTED", "UNKNOWN") and ends not in GOOD:
-            name = self.back[-1].node or "its last node"
+            name = hops[-1].node or "its last node"
             remarks.append(f"{name} says {ends}, yet an answer came back: by another way, or it changed meanwhile")
-            last = replace(self.back[-1], ends="", notes=(*self.back[-1].notes, f"contradicted: it says {ends}"))
-            hops = [*self.back[:-1], last]
-        elif self.back and ends != "ACCEPTED":
+            hops[-1] = replace(hops[-1], ends="", notes=(*hops[-1].notes, f"contradicted: it says {ends}"))
+        elif hops and ends != "ACCEPTED":
             remarks.append("an answer came back: the way goes on, by nodes that are not known")
             if ends == "UNKNOWN":
-                hops = [*self.back[:-1], replace(self.back[-1], ends="")]
-        return Trace(self.flow.back(), tuple(hops), "ACCEPTED", remarks=tuple(remarks))
+                hops[-1] = replace(hops[-1], ends="")
+        return hops, remarks
 
     def _nobody_knows(self) -> str:
         if self.reached is None:
@@ -288,12 +372,14 @@ class _Merge:
                 NO_VIA6_BACK if self.lost in (*GOOD, "UNKNOWN") else "the packet does not arrive, so nobody answers it"
             )
         words = "an answer came back; which way is not known: no via6 answers at the far end"
-        far = self.reached.ttl_back
-        first = next((one for one in _FIRST_TTLS if one >= far), 0)
-        if not far or not first:
-            return words
-        count = first - far + 1
-        words += f". Its TTL of {far} lets expect {count} hop{'s' * (count > 1)}"
+        return words + self._expected()
+
+    def _expected(self) -> str:
+        """How many hops there are on the way back, by the TTL of the answer."""
+        count = _distance(self.reached.ttl_back) if self.reached is not None else 0
+        if self.reached is None or not count:
+            return ""
+        words = f". Its TTL of {self.reached.ttl_back} lets expect {count} hop{'s' * (count > 1)}"
         return words if self.reached.ttl not in self.answers else f"{words}, {self.reached.ttl} there"
 
     def _compare(self, back: Trace | None) -> bool:
@@ -326,6 +412,12 @@ class _Merge:
         ]
         if differ:
             self.remarks.append(f"the way back comes by another link at {', '.join(differ)}")
+
+
+def _distance(ttl: int) -> int:
+    """How many links an answer has passed, by its TTL; 0: not known."""
+    first = next((one for one in _FIRST_TTLS if one >= ttl), 0)
+    return first - ttl + 1 if ttl and first else 0
 
 
 def _both(table: Hop, daemon: Hop | None) -> Hop:

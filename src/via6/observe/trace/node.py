@@ -9,9 +9,9 @@ one are never lost, no node need know the way, and a question passes each node o
 loop. The last node of the way there begins the way back, if that is wanted: its own kernel is asked where the answer to
 the packet would go, and the question goes on from hop to hop like the first, perhaps another way.
 
-A direction ends where the packet arrives, where it is discarded, or where it leaves by an interface on which nobody is
-asked (a LAN, an uplink). From there the way back begins, too: as if the answer came in where the packet went out, and
-`why` says so. Behind a next hop that does not answer nobody knows anything; nothing is made up.
+A direction ends where the packet arrives, where it is discarded, or where it leaves for somebody who is not asked (a
+LAN, an uplink) or does not answer (a router without via6). From there the way back begins, too, as if the answer came
+in where the packet went out. What lies behind a next hop that does not answer nobody knows; nothing is made up.
 
 Loss: a question to which nothing comes back is repeated once, and is the same question (nonce, asker, index), so it is
 answered again and not taken for a loop.
@@ -46,6 +46,9 @@ LINK_RATE, LINK_BURST = 100.0, 200.0
 MAX_BUCKETS: Final = 256
 
 ARRIVES: Final = frozenset({"ACCEPTED", "DELIVERED_TO_SUBNET", "EXITS_NETWORK"})
+RETURNS: Final = ARRIVES | {"UNKNOWN"}
+"""After which end of the way there the way back is looked at."""
+NOBODY: Final = "no via6 runs at next hop"
 DOUBTFUL: Final = frozenset({"", "NONE", "INCOMPLETE", "FAILED"})
 """States of a neighbour of which nobody knows whether it answers: it was never asked, or it did not answer then."""
 
@@ -167,7 +170,7 @@ class _Bucket:
 @dataclass(slots=True)
 class _Leg:
     """One question under way. `asker`: who sent it to which address of ours; None: this node began it, the way there
-    for somebody here, the way back for the leg of the way there."""
+    for somebody here, the way back for the leg of the way there, whose nonce is `there`."""
 
     question: Question
     iif: int
@@ -181,6 +184,13 @@ class _Leg:
     looks: list[float] = field(default_factory=list)
     relays: int = 0
     refused: bool = False
+    there: bytes = b""
+
+
+def presumed(asked: Question) -> bytes:
+    """The nonce of a way back that is begun because the next hop is silent. It is not the trace's: if that one was
+    only busy, the last node begins another way back, which must not look like a loop to the nodes of this one."""
+    return bytes(one ^ other for one, other in zip(asked.nonce, b"presume" + bytes([asked.index + 1]), strict=True))
 
 
 class Responder:
@@ -412,8 +422,10 @@ class Responder:
         if leg.asker is not None:
             return self._reply(leg.asker, replace(answer, leg_back=leg.question.back))
         if leg.question.back:
-            there = self._legs.get((answer.nonce, False))
-            return self._carry(there, answer) if there is not None else None
+            there = self._legs.get((leg.there, False))
+            if there is None or (there.relays and leg.there != answer.nonce):  # it was busy, not silent
+                return None
+            return self._carry(there, replace(answer, nonce=leg.there))
         return self._found.append(answer)
 
     def _reply(self, asker: Arrival, answer: Answer) -> None:
@@ -438,14 +450,15 @@ class Responder:
         if leg.verdict.neighbour == leg.asked[1] and state in ("INCOMPLETE", "FAILED"):
             self._end(leg, "NEIGHBOR_UNREACHABLE", f"next hop {where} does not answer {_resolver(leg.asked[1])}", now)
         else:
-            why = f"next hop {where} does not answer via6: none runs there, or it may not, or has other keys"
-            self._end(leg, "UNKNOWN", f"no via6 runs at next hop {where}" if leg.refused else why, now)
+            why = "none runs there, or it may not, has other keys, or is filtered (UDP 8046)"
+            why = f"next hop {where} does not answer via6: {why}"
+            self._end(leg, "UNKNOWN", f"{NOBODY} {where}" if leg.refused else why, now)
 
     def _end(self, leg: _Leg, ends: str, why: str, now: float) -> None:
         """This direction ends here."""
         assert leg.said is not None
         asked = leg.question
-        returns = ends in ARRIVES and asked.want_back and not asked.back and (asked.nonce, True) not in self._legs
+        returns = ends in RETURNS and asked.want_back and not asked.back and (asked.nonce, True) not in self._legs
         if returns and ends == "EXITS_NETWORK":
             why += "; the way back is taken as if the answer came in there"
         leg.said = replace(leg.said, hop=replace(leg.said.hop, ends=ends, why=why), end=True)
@@ -453,8 +466,8 @@ class Responder:
         if returns:
             assert leg.verdict is not None
             iif = 0 if ends == "ACCEPTED" else leg.verdict.out
-            question = Question(asked.nonce, asked.flow.back(), 0, True)
-            self._begin(_Leg(question, iif, now + LEG_S))
+            nonce = asked.nonce if ends in ARRIVES else presumed(asked)
+            self._begin(_Leg(Question(nonce, asked.flow.back(), 0, True), iif, now + LEG_S, there=asked.nonce))
 
 
 def _resolver(address: Address) -> str:

@@ -50,7 +50,7 @@ UNREACHABLE_KIND: Final = "unreachable"
 SILENT: Final = "silent"
 
 _SYN: Final = 0x02
-_RST: Final = 0x04
+RST: Final = 0x04
 _ACK: Final = 0x10
 _SHORTEST: Final = 12  # octets of a UDP probe's data
 _FRAGMENTATION_NEEDED: Final = 4
@@ -247,7 +247,7 @@ def _hear_tcp(packet: IPv4, flow: Flow, base: int) -> Heard | None:
     if packet.source != flow.destination or len(data) < 20:
         return None
     sport, dport, _, ack, _, flags = struct.unpack_from("!HHIIBB", data)
-    if (sport, dport) != (flow.dport, flow.sport) or not flags & (_SYN | _RST) or not flags & _ACK:
+    if (sport, dport) != (flow.dport, flow.sport) or not flags & (_SYN | RST) or not flags & _ACK:
         return None
     number = _offset((ack - 1) & 0xFFFFFFFF, base)
     return None if number is None else Heard(number, REACHED, packet.source, TCP, flags, ttl=packet.ttl)

@@ -48,7 +48,9 @@ def lines(trace: Trace, colour: Colour | None = None) -> Iterator[str]:
         yield from remarks
     yield ""
     if back is not None:
-        yield f"back: {MEANINGS[back.disposition]}{_marked(trace)}: {_painted(paint, back.disposition)}"
+        lost = "" if trace.disposition in GOOD else "of an answer, if there were one: "
+        said = MEANINGS[back.disposition] if back.hops or back.disposition != "UNKNOWN" else "not known"
+        yield f"back: {lost}{said}{_marked(trace)}: {_painted(paint, back.disposition)}"
     yield f"there: {MEANINGS[trace.disposition]}: {_painted(paint, trace.disposition)}"
 
 

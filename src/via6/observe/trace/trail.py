@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from via6.observe.trace.model import Hop
-from via6.observe.trace.node import ARRIVES
+from via6.observe.trace.node import RETURNS
 
 
 @dataclass
@@ -17,6 +17,10 @@ class Trail:
     _last: dict[bool, int] = field(default_factory=dict)
 
     def put(self, back: bool, index: int, hop: Hop, end: bool) -> None:
+        last = self._last.get(False, index)
+        if not back and (index > last or (index == last and not end)):  # the way back was begun too early
+            self._hops = {key: value for key, value in self._hops.items() if not key[0]}
+            self._last.pop(True, None)
         self._hops[back, index] = hop
         if end:
             self._last[back] = index
@@ -26,8 +30,8 @@ class Trail:
         """Both directions, as far as they are wanted and can be known, have their end."""
         if False not in self._last:
             return False
-        arrives = self._hops[False, self._last[False]].ends in ARRIVES
-        return not (self.want_back and arrives) or True in self._last
+        returns = self._hops[False, self._last[False]].ends in RETURNS
+        return not (self.want_back and returns) or True in self._last
 
     def hops(self, back: bool) -> list[Hop]:
         """In order. A hop whose answer was lost is an empty one."""
