@@ -202,6 +202,11 @@ MACHINES: dict[str, Callable[[Line], Any]] = {
         "table ip b {\n chain c {\n type filter hook forward priority 0;\n ip saddr 192.0.0.8 accept\n"
         " ip saddr 192.0.0.0/24 drop\n }\n}\n"),
     "containers": through(DOCKER),
+    "a filter on another interface than those in use": all_of(
+        through("link add wan type veth peer name naw; link set naw up; link set wan up", "r2"),
+        nft("table netdev t {\n chain c {\n type filter hook ingress device wan priority 0;"
+            " meta protocol ip drop\n }\n}\n"
+            "table inet u {\n chain c {\n type filter hook forward priority 0; iifname wan drop\n }\n}\n")),
     "a link that is down, and one nobody uses": through(
         "link add spare type veth peer name eraps; addr add 10.77.0.1/24 dev spare;"
         "link add idle type veth peer name eldi; link set idle up mtu 1000"),

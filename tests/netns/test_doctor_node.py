@@ -146,6 +146,33 @@ def plugged(line: Line) -> None:
 ICMP_ERRORS = "{ destination-unreachable, time-exceeded, parameter-problem }"
 FORWARD = "table inet f {\n chain forward {\n type filter hook forward priority 0; %s\n }\n}\n"
 INPUT = FORWARD.replace("forward", "input")
+NETDEV = "table netdev f {\n chain c {\n type filter hook %s device %s priority 0; meta protocol ip drop\n }\n}\n"
+TWICE = """table inet f {
+ chain c {
+  type filter hook forward priority 0; iifname vmap { west : drop, lan : accept }
+ }
+}
+table ip g {
+ chain c {
+  type filter hook postrouting priority 0; oif east drop
+ }
+ chain in {
+  type filter hook input priority 0; policy drop; icmp type != 8 accept
+ }
+}
+"""
+DOCKER = """table ip filter {
+ chain USER {
+  return
+ }
+ chain FORWARD {
+  type filter hook forward priority 0; policy drop; jump USER
+  oifname "docker0" ct state related,established accept
+  iifname "docker0" oifname != "docker0" accept
+  iifname "docker0" oifname "docker0" accept
+ }
+}
+"""
 
 FAULTS = [
     Fault("global", "r2", "forwarding-off", sysctl("r2", ipv4__ip_forward=0), words=None),
@@ -172,6 +199,11 @@ FAULTS = [
           words=(("ADDRESS", "10.1.0.10"),)),
     Fault("nft forward policy", "r2", "firewall-forward", nft("r2", FORWARD % "policy drop;")),
     Fault("nft forward rule", "r2", "firewall-forward", nft("r2", FORWARD % "meta nfproto ipv4 drop")),
+    Fault("nft one direction", "r2", "firewall-forward", nft("r2", FORWARD % 'policy drop; iifname "west" accept')),
+    Fault("nft interface", "r1", "firewall-forward", nft("r1", FORWARD % 'oifname "ea*" drop')),
+    Fault("Docker's policy", "r2", "firewall-forward", nft("r2", DOCKER)),
+    Fault("nft ingress", "r2", "firewall-forward", nft("r2", NETDEV % ("ingress", "west"))),
+    Fault("two tables", "r2", "firewall-forward", nft("r2", TWICE)),
     Fault("nft icmp", "r2", "firewall-icmp", nft("r2", FORWARD % f"icmp type {ICMP_ERRORS} drop"), WARNING, False),
     Fault("nft icmp input", "r1", "firewall-icmp", nft("r1", INPUT % f"icmp type {ICMP_ERRORS} drop"), WARNING, False),
     Fault("nft bogons", "r2", "firewall-dummy", nft("r2", FORWARD % "ip saddr 192.0.0.0/24 drop"), WARNING, False),

@@ -16,9 +16,9 @@ from via6.model import InterfaceAddress, Link, Neighbour, NextHop, Route
 from via6.observe.doctor import registry, report
 from via6.observe.doctor.codes import CODES
 from via6.observe.doctor.finding import ERROR, INFO, WARNING, Case, Finding, SetSysctl
-from via6.observe.doctor.look import parse_release, set_sysctls, sysctl_name
+from via6.observe.doctor.look import parse_release, set_sysctls, sysctl_name, uses6
 from via6.observe.doctor.measured import Measured
-from via6.observe.node import Firewall, Node
+from via6.observe.node import UNKNOWN, Firewall, Node, Shut
 from via6.prefix import parse_address, parse_prefix
 
 CHECKS = ROOT / "src/via6/observe/doctor"
@@ -203,11 +203,36 @@ def test_a_neighbour_that_failed_on_paper_and_one_that_answers_now() -> None:
 def test_a_firewall_that_depends_is_not_judged() -> None:
     node = network(LINE)["r2"]
     for word, wanted in (("drop", ["firewall-forward", "firewall-icmp", "firewall-dummy"]), ("unknown", [])):
-        walled = replace(node, firewall=Firewall(word, word, word, "accept", ("nft inet f c: policy drop",)))
-        found = examined(walled)
+        rules = ("nft inet f c: policy drop", "nft ip f i: policy drop")
+        said = Firewall(word, word, word, "accept", rules)
+        found = examined(replace(node, firewall=said))
         assert sorted(codes(*found)) == sorted(wanted)
         assert [one.code for one in found if not one.depends_on] == wanted[:1]
-        assert all("nft insert rule inet f c" in one.remedy[0] for one in found)
+        # Which of the rules it is was not written down: none is opened.
+        assert not any(one.remedy for one in found)
+        classes = ("forward4", "icmp4", "dummy4") if wanted else ()
+        told = replace(said, shut=tuple(Shut(one, rules[:1]) for one in classes))
+        again = examined(replace(node, firewall=told))
+        assert codes(*again) == codes(*found)
+        assert all("nft insert rule inet f c" in one.remedy[0] and "ip f i" not in str(one.remedy) for one in again)
+
+
+def test_a_firewall_between_two_interfaces() -> None:
+    node = network(LINE)["r2"]
+    one, other = (node.kernel.dev(index) for index in sorted({use.hop.ifindex for use in uses6(node)}))
+
+    def shut(*pairs: tuple[str, str], word: str = UNKNOWN, rule: str = "nft ip f c: policy drop") -> list[Finding]:
+        drops = tuple(Shut("forward4", (rule,), into, out) for into, out in pairs)
+        return examined(replace(node, firewall=Firewall(word, shut=drops)))
+
+    [both] = shut((one, other), (other, one))
+    assert (both.code, both.subject) == ("firewall-forward", f"from {one}, {other}")
+    assert both.remedy[0] == f'nft insert rule ip f c \'iifname {{ "{one}", "{other}" }} accept\''
+    [single] = shut((other, one))
+    assert single.subject == f"from {other}"
+    assert shut((one, "elsewhere"), ("elsewhere", other)) == []
+    [netdev] = shut((one, other), rule="nft netdev t c: protocol ip drop")
+    assert netdev.remedy[0] == "nft insert rule netdev t c 'meta protocol ip accept'"
 
 
 def test_loose_filters_and_default_routes() -> None:

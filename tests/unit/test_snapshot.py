@@ -35,6 +35,7 @@ from via6.observe.node import (
     BabelState,
     Firewall,
     Node,
+    Shut,
 )
 from via6.prefix import AF_INET, AF_INET6, Prefix, mask
 
@@ -123,7 +124,15 @@ nodes = st.builds(
         max_size=2,
     ),
     firewall=st.none()
-    | st.builds(Firewall, verdict, verdict, verdict, verdict, st.lists(words, max_size=2).map(tuple)),
+    | st.builds(
+        Firewall, verdict, verdict, verdict, verdict, st.lists(words, max_size=2).map(tuple),
+        st.lists(
+            st.builds(
+                Shut, st.sampled_from(["forward4", "babel"]), st.lists(words, max_size=2).map(tuple), words, words
+            ),
+            max_size=2,
+        ).map(tuple),
+    ),
     babel=st.none() | babel,
     unread=st.dictionaries(st.sampled_from(sorted(NODE_PARTS - PARTS)), words, max_size=3),
     times=st.dictionaries(st.sampled_from(sorted(NODE_PARTS)), st.floats(0, 2**33), max_size=3),

@@ -17,7 +17,7 @@ from via6.errors import Refusal
 from via6.model import NH_DEAD, PARTS, TABLE_LOCAL, NextHop
 from via6.observe import snapshot
 from via6.observe.node import ACCEPT, DROP, OPENBSD, UNKNOWN, Node
-from via6.observe.snapshot import firewall, iproute, iptables, openbsd
+from via6.observe.snapshot import firewall, iproute, iptables, nft, openbsd
 from via6.observe.snapshot.answers import Answer, firewall_of, node_of, unsteady, wireguard_of
 from via6.prefix import AF_INET, AF_INET6, parse_address, parse_prefix
 
@@ -214,6 +214,38 @@ def test_iptables_save() -> None:
     assert verdict.forward4 == UNKNOWN
     assert verdict.icmp4 == UNKNOWN  # 12/0 is a code: a maybe
     assert any("-s 192.0.0.0/24 -j DROP" in line for line in verdict.evidence)
+
+
+def test_packets_of_single_interfaces() -> None:
+    saved = (
+        "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+        "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n-A FORWARD -i eth+ -o wg0 -j ACCEPT\nCOMMIT\n"
+    )
+    devices = ("docker0", "eth0", "eth1", "wg0")
+    verdict = firewall.judge(iptables.rulesets(saved, AF_INET), devices)
+    assert verdict.forward4 == UNKNOWN
+    shut = {(one.into, one.out) for one in verdict.shut if one.packets == "forward4"}
+    every = {(a, b) for a in devices for b in devices if a != b}
+    assert every - shut == {
+        ("docker0", "eth0"), ("docker0", "eth1"), ("docker0", "wg0"), ("eth0", "docker0"), ("eth1", "docker0"),
+        ("wg0", "docker0"), ("eth0", "wg0"), ("eth1", "wg0"),
+    }  # fmt: skip
+    assert {one.rules for one in verdict.shut if one.packets == "forward4"} == {
+        ("iptables filter FORWARD: policy drop",)
+    }
+
+
+def test_a_chain_that_hangs_on_an_interface() -> None:
+    chain = {"family": "netdev", "table": "t", "name": "c", "type": "filter", "hook": "ingress", "policy": "accept"}
+    rule = {"family": "netdev", "table": "t", "chain": "c", "expr": [{"drop": None}]}
+    told: list[dict[str, object]] = [{"table": {"family": "netdev", "name": "t"}}, {"chain": chain}, {"rule": rule}]
+    text = 'table netdev t {\n\tchain c {\n\t\ttype filter hook ingress device "eth0" priority filter; policy accept;\n'
+    many = text.replace('device "eth0"', "devices = { eth0, eth1 }")
+    for words, wanted in (("", set()), (text, {"eth0"}), (many, {"eth0", "eth1"})):
+        tables = nft.rulesets(json.dumps({"nftables": told}).encode(), (), words)
+        verdict = firewall.judge(tables, ("eth0", "eth1"))
+        assert (verdict.babel, verdict.dummy4) == (UNKNOWN, UNKNOWN)  # not what comes in by others
+        assert {one.into for one in verdict.shut if one.packets == "babel"} == wanted
 
 
 def told(**answers: Answer) -> dict[str, Answer]:

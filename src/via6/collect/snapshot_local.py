@@ -34,6 +34,7 @@ from via6.model import (
     Snapshot,
 )
 from via6.observe.node import Node
+from via6.observe.snapshot import nft
 from via6.observe.snapshot.answers import NOT_THERE, SYSCTLS, Answer, babel_of, firewall_of, wireguard_of
 from via6.prefix import AF_INET
 
@@ -78,7 +79,7 @@ def read(name: str, kernel: Kernel, show: Show) -> Node:
         kernel=snapshot,
         sysctls=asked("sysctls", lambda: ((found := sysctls()), "" if found else "/proc/sys could not be read")),
         wireguard=asked("wireguard", lambda: wireguard_of(_run("wg", "show", "all", "allowed-ips"), kinds)),
-        firewall=asked("firewall", lambda: firewall_of(filters())),
+        firewall=asked("firewall", lambda: firewall_of(filters(), snapshot.links)),
         babel=asked("babel", lambda: _babel(show, snapshot)),
         unread=unread,
         times=times,
@@ -177,6 +178,8 @@ def filters() -> dict[str, Answer]:
     found = {name: _run(*argv) for name, argv in _FILTERS.items()}
     if found["nft"].code == NOT_THERE:
         found["filters"] = Answer(_filters_of_the_kernel())
+    elif nft.may_hang(found["nft"].output):
+        found["chains"] = _run("nft", "list", "chains")
     legacy = b""
     for name in ("ip_tables_names", "ip6_tables_names"):
         try:

@@ -115,6 +115,7 @@ legacy() { # tables of the older one that are in use; there is no such file wher
 }
 have nft || part filters filters
 part nft nft -j list ruleset
+part chains nft list chains
 part iptables iptables-save
 part ip6tables ip6tables-save
 part iptables-legacy iptables-legacy-save

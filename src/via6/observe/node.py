@@ -27,16 +27,29 @@ NODE_PARTS: Final = PARTS | {"sysctls", "wireguard", "firewall", "babel"}
 
 
 @dataclass(frozen=True, slots=True)
+class Shut:
+    """Packets of a class (a key of `Firewall`) that the filter surely drops, with the rules or policies that do it:
+    those that come in by the interface `into` and leave by `out` ("" stands for any)."""
+
+    packets: str
+    rules: tuple[str, ...] = ()
+    into: str = ""
+    out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Firewall:
     """What a packet filter does with packets, as far as that can be said without running it: `accept`, `drop` or
     `unknown` for all forwarded IPv4 (`forward4`), ICMP errors (`icmp4`), what comes from 192.0.0.8 (`dummy4`), and UDP
-    6696 to the node (`babel`). `evidence` are the rules or policies this was read from."""
+    6696 to the node (`babel`). `evidence` are the rules or policies this was read from. `shut` is what is surely
+    dropped: a whole class, or of one that is `unknown` the packets of single interfaces."""
 
     forward4: str = ACCEPT
     icmp4: str = ACCEPT
     dummy4: str = ACCEPT
     babel: str = ACCEPT
     evidence: tuple[str, ...] = ()
+    shut: tuple[Shut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ A part whose command failed, or whose answer is not understood, is named in `unr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import msgspec
 
-from via6.model import RouteTable, Snapshot
+from via6.model import Link, RouteTable, Snapshot
 from via6.observe import allowedips
 from via6.observe.allowedips import Peer
 from via6.observe.names import PROTOCOLS, TABLES, parse_names
@@ -73,11 +73,11 @@ _THERE: Final = "the daemon has "  # not answered, or hung up: it is there, what
 # --- packet filters ------------------------------------------------------------------------------------------------
 
 
-def firewall_of(answers: Answers) -> tuple[Firewall | None, str]:
+def firewall_of(answers: Answers, links: Iterable[Link] = ()) -> tuple[Firewall | None, str]:
     """The verdict on what `nft`, `iptables`, `ip6tables` and their `-legacy` twins answered, or why there is none.
 
     `filters` names the packet filters that the kernel has at all (`nf_tables`, `ip_tables`; `known` if it could be
-    told), `legacy` the tables that the older of them uses."""
+    told), `legacy` the tables that the older of them uses. `links` are the interfaces that packets may pass."""
     kernel_has = set(answers.get("filters", _NONE).output.decode(errors="replace").split())
     rulesets: list[firewall.Ruleset] = []
     asked = answers.get("nft", _NONE)
@@ -90,7 +90,7 @@ def firewall_of(answers: Answers) -> tuple[Firewall | None, str]:
     try:
         if not asked.code:
             but = {pair for pair in nft.tables_of_iptables() if ("iptables", "ip6tables")[pair[0] == "ip6"] in by_nft}
-            rulesets += nft.rulesets(asked.output, but)
+            rulesets += nft.rulesets(asked.output, but, answers.get("chains", _NONE).output.decode(errors="replace"))
         legacy = answers.get("legacy", _NONE).output.decode(errors="replace").split()
         for name, family in (("iptables", AF_INET), ("ip6tables", AF_INET6)):
             save = saves[name]
@@ -105,7 +105,8 @@ def firewall_of(answers: Answers) -> tuple[Firewall | None, str]:
                 return None, f"legacy tables of iptables are in use ({', '.join(sorted(set(legacy)))}) and not listed"
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:
         return None, f"the rules are not understood: {error}"
-    return firewall.judge(rulesets), ""
+    # What comes in by a member of a bridge has come in by the bridge for most hooks.
+    return firewall.judge(rulesets, [one.name for one in links if one.up and not one.loopback and not one.master]), ""
 
 
 # --- WireGuard and Babel -------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def node_of(name: str, answers: Answers) -> Node:
         wireguard=made.other(
             "wireguard", "wireguard", *wireguard_of(answers.get("wireguard", _NONE), {k.name: k.kind for k in links})
         ),
-        firewall=made.other("firewall", "nft", *firewall_of(answers)),
+        firewall=made.other("firewall", "nft", *firewall_of(answers, links)),
         babel=made.other("babel", "udp6", *babel_of(answers, names.dev)),
         unread=made.unread,
         times=made.times,

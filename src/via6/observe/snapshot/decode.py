@@ -48,6 +48,7 @@ from via6.observe.node import (
     BabelState,
     Firewall,
     Node,
+    Shut,
 )
 from via6.observe.snapshot import schema
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix, PrefixError, mask, parse_address
@@ -285,11 +286,15 @@ def _wireguard(part: schema.NodePart) -> dict[str, tuple[Peer, ...]]:
 def _firewall(part: schema.FirewallPart | None) -> Firewall | None:
     if part is None:
         return None
+    keys = ("forward4", "icmp4", "dummy4", "babel")
     forward4, icmp4, dummy4, babel = (
-        _one_of(getattr(part, key), (ACCEPT, DROP, UNKNOWN), f"firewall.{key}")
-        for key in ("forward4", "icmp4", "dummy4", "babel")
+        _one_of(getattr(part, key), (ACCEPT, DROP, UNKNOWN), f"firewall.{key}") for key in keys
     )
-    return Firewall(forward4, icmp4, dummy4, babel, tuple(part.evidence))
+    shut = tuple(
+        Shut(_one_of(one.packets, keys, f"firewall.shut[{at}].packets"), tuple(one.rules), one.into, one.out)
+        for at, one in enumerate(part.shut)
+    )
+    return Firewall(forward4, icmp4, dummy4, babel, tuple(part.evidence), shut)
 
 
 def _babel(part: schema.BabelPart | None) -> BabelState | None:

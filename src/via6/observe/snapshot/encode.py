@@ -131,7 +131,8 @@ def _peer(peer: Peer) -> schema.PeerPart:
 
 def _firewall(firewall: Firewall) -> schema.FirewallPart:
     return schema.FirewallPart(
-        firewall.forward4, firewall.icmp4, firewall.dummy4, firewall.babel, list(firewall.evidence)
+        firewall.forward4, firewall.icmp4, firewall.dummy4, firewall.babel, list(firewall.evidence),
+        [schema.ShutPart(one.packets, list(one.rules), one.into, one.out) for one in firewall.shut],
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 A chain is walked with what is known of every packet of the class; a match that some of them may pass and others not is
 a *maybe*. So a walk has a set of ends. All accept: `accept`. All drop: `drop`. Else it depends on the packet:
-`unknown`, and `evidence` names the rules on which. Nothing is known of devices, ports, states of connections and sets.
+`unknown`, and `evidence` names the rules on which. Then packets of single interfaces are looked at: what of them is
+surely dropped, such as all that passes between two of them. Nothing is known of ports, states of connections and sets.
 `accept` ends its own chain only; a packet lives when all chains on its way let it.
 
 nft's JSON (`nft.py`) and `iptables-save` (`iptables.py`) are read into the same chains.
@@ -10,11 +11,11 @@ nft's JSON (`nft.py`) and `iptables-save` (`iptables.py`) are read into the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from via6.observe.node import ACCEPT, DROP, UNKNOWN, Firewall
+from via6.observe.node import ACCEPT, DROP, UNKNOWN, Firewall, Shut
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix, parse_address
 
 YES: Final = "yes"
@@ -30,18 +31,22 @@ ANY: Final = "any"  # nobody knows what it does
 _DEEPEST: Final = 32
 _MOST_EVIDENCE: Final = 16
 _LONGEST: Final = 200
+_MOST_KINDS: Final = 12  # of interfaces that the rules tell apart
+_MOST_SHUT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What a rule asks of a packet: that its `key` is (or with `invert`, is not) among `values`. A key that is not
-    known of the class, such as a device, is a maybe. `family` and `l4` are what the question takes for granted."""
+    """What a rule asks of a packet: that its `key` is (or with `invert`, is not) among `values`; of the keys `iif` and
+    `oif`, among `names` (`eth*`: all that begin so). A key that is not known of the class is a maybe. `family` and `l4`
+    are what the question takes for granted."""
 
     key: str = ""
     values: tuple[Prefix | tuple[int, int], ...] = ()
     invert: bool = False
     family: int = 0
     l4: int = -1
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,14 @@ class RuleLine:
 
 @dataclass(slots=True)
 class Chain:
-    """A chain; `hook` is "" for one that is only jumped to. `family`: AF_*, 0 for both. `where` names it to people."""
+    """A chain; `hook` is "" for one that is only jumped to. `family`: AF_*, 0 for both. `where` names it to people.
+    `devices` are those that it is hung on (None: all; empty: some, nobody knows which)."""
 
     where: str
     hook: str = ""
     family: int = 0
     policy: str = ACCEPT
-    some_devices: bool = False  # a chain of single devices: not every packet comes by
+    devices: tuple[str, ...] | None = None
     rules: list[RuleLine] = field(default_factory=list)
 
 
@@ -79,50 +85,72 @@ Ruleset = Mapping[str, Chain]
 
 @dataclass(frozen=True, slots=True)
 class Packets:
-    """A class: what is true of each packet. `hooks` are those on its way. Numbers by key, those that are known."""
+    """A class: what is true of each packet. `hooks` are those on its way. Numbers by key, those that are known. `into`
+    and `out` are its interfaces ("": any)."""
 
     family: int
     hooks: tuple[str, ...]
     l4: int = -1
     source: Address | None = None
     numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    into: str = ""
+    out: str = ""
 
 
-_FORWARDED: Final = ("ingress", "prerouting", "forward", "postrouting")
+_FORWARDED: Final = ("ingress", "prerouting", "forward", "postrouting", "egress")
+_RECEIVED: Final = ("ingress", "prerouting", "input")
+_SENT: Final = ("output", "postrouting", "egress")
+_UNROUTED: Final = ("ingress", "prerouting", "input")  # hooks that know no interface to leave by
 _ICMP, _UDP, _BABEL = 1, 17, 6696
 CLASSES: Final = {
     "forward4": (Packets(AF_INET, _FORWARDED),),
     "icmp4": (
         Packets(AF_INET, _FORWARDED, _ICMP, numbers={"icmp.type": (3, 11, 12)}),
-        Packets(AF_INET, ("ingress", "prerouting", "input"), _ICMP, numbers={"icmp.type": (3, 11, 12)}),
-        Packets(AF_INET, ("output", "postrouting"), _ICMP, numbers={"icmp.type": (3, 11, 12)}),
+        Packets(AF_INET, _RECEIVED, _ICMP, numbers={"icmp.type": (3, 11, 12)}),
+        Packets(AF_INET, _SENT, _ICMP, numbers={"icmp.type": (3, 11, 12)}),
     ),
     "dummy4": (
         Packets(AF_INET, _FORWARDED, _ICMP, parse_address("192.0.0.8"), {"icmp.type": (3, 11, 12)}),
-        Packets(AF_INET, ("ingress", "prerouting", "input"), _ICMP, parse_address("192.0.0.8"),
-                {"icmp.type": (3, 11, 12)}),
+        Packets(AF_INET, _RECEIVED, _ICMP, parse_address("192.0.0.8"), {"icmp.type": (3, 11, 12)}),
     ),
     "babel": (
-        Packets(AF_INET6, ("ingress", "prerouting", "input"), _UDP, numbers={"dport": (_BABEL,), "sport": (_BABEL,)}),
-        Packets(AF_INET6, ("output", "postrouting"), _UDP, numbers={"dport": (_BABEL,), "sport": (_BABEL,)}),
+        Packets(AF_INET6, _RECEIVED, _UDP, numbers={"dport": (_BABEL,), "sport": (_BABEL,)}),
+        Packets(AF_INET6, _SENT, _UDP, numbers={"dport": (_BABEL,), "sport": (_BABEL,)}),
     ),
 }  # fmt: skip
 """The classes of `node.Firewall`; each is decided on all its ways."""
 
 
-def judge(rulesets: Iterable[Ruleset]) -> Firewall:
-    """The verdict of all tables together on each class."""
+def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
+    """The verdict of all tables together on each class, and on the packets of these interfaces."""
     tables = list(rulesets)
     evidence: dict[str, None] = {}
-    found = {name: _of_class(tables, ways, evidence) for name, ways in CLASSES.items()}
+    found: dict[str, str] = {}
+    shut: list[Shut] = []
+    kinds = _kinds(tables, devices)
+    for name, ways in CLASSES.items():
+        found[name], maybe, surely = _of_class(tables, ways)
+        evidence.update(dict.fromkeys(maybe))
+        if found[name] == DROP:
+            shut.append(Shut(name, _short(surely)))
+        elif found[name] == UNKNOWN:
+            shut += _of_devices(tables, name, kinds)
     shown = [text[:_LONGEST] for text in list(evidence)[:_MOST_EVIDENCE]]
     if len(evidence) > _MOST_EVIDENCE:
         shown.append(f"and {len(evidence) - _MOST_EVIDENCE} more")
-    return Firewall(found["forward4"], found["icmp4"], found["dummy4"], found["babel"], tuple(shown))
+    made = Firewall(found["forward4"], found["icmp4"], found["dummy4"], found["babel"], tuple(shown))
+    return replace(made, shut=tuple(shut[:_MOST_SHUT]))
 
 
-def _of_class(tables: Sequence[Ruleset], ways: Iterable[Packets], evidence: dict[str, None]) -> str:
+def _short(rules: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text[:_LONGEST] for text in dict.fromkeys(rules))[:_MOST_EVIDENCE]
+
+
+def _of_class(tables: Sequence[Ruleset], ways: Iterable[Packets]) -> tuple[str, list[str], list[str]]:
+    """(verdict, the rules that drop some or all, those of the chains that surely drop all)."""
     worst = ACCEPT
+    maybe: list[str] = []
+    surely: list[str] = []
     for packets in ways:
         for table in tables:
             for chain in table.values():
@@ -131,12 +159,60 @@ def _of_class(tables: Sequence[Ruleset], ways: Iterable[Packets], evidence: dict
                 walk = _Walk(table, packets)
                 ends = walk.base(chain)
                 if DROP in ends:
-                    evidence.update(dict.fromkeys(walk.evidence))
+                    maybe += walk.evidence
+                    worst = DROP if ends == {DROP} or worst == DROP else UNKNOWN
                 if ends == {DROP}:
-                    return DROP
-                if DROP in ends:
-                    worst = UNKNOWN
-    return worst
+                    surely += walk.evidence
+    return worst, maybe, surely
+
+
+# --- packets of single interfaces ----------------------------------------------------------------------------------
+
+
+def _kinds(tables: Sequence[Ruleset], devices: Iterable[str]) -> list[list[str]]:
+    """The interfaces, those together that the rules do not tell apart. None if no rule looks at one, or if there are
+    too many kinds."""
+    names: set[str] = set()
+    for table in tables:
+        for chain in table.values():
+            names.update(chain.devices or ())
+            names.update(name for rule in chain.rules for test in rule.tests for name in test.names)
+    by_kind: dict[frozenset[str], list[str]] = {}
+    for device in devices if names else ():
+        by_kind.setdefault(frozenset(name for name in names if _named(device, (name,))), []).append(device)
+    return list(by_kind.values()) if len(by_kind) <= _MOST_KINDS else []
+
+
+def _named(device: str, names: Iterable[str]) -> bool:
+    return any(device.startswith(name[:-1]) if name.endswith("*") else device == name for name in names)
+
+
+def _of_devices(tables: Sequence[Ruleset], name: str, kinds: Sequence[Sequence[str]]) -> Iterator[Shut]:
+    """What of a class is surely dropped: forwarded IPv4 by both interfaces, of the other classes by one."""
+    ways = CLASSES[name]
+    if name == "forward4":
+        for kind in kinds:
+            for other in kinds:
+                pairs = [(a, b) for a in kind for b in other if a != b]
+                if pairs:
+                    yield from _surely(tables, name, [replace(ways[0], into=pairs[0][0], out=pairs[0][1])], pairs)
+        return
+    for kind in kinds:
+        coming = [replace(way, into=kind[0]) for way in ways if way.hooks != _SENT]
+        yield from _surely(tables, name, coming, [(one, "") for one in kind])
+        leaving = [replace(way, out=kind[0]) for way in ways if way.hooks != _RECEIVED]
+        yield from _surely(tables, name, leaving, [("", one) for one in kind])
+
+
+def _surely(
+    tables: Sequence[Ruleset], name: str, ways: Sequence[Packets], pairs: Iterable[tuple[str, str]]
+) -> Iterator[Shut]:
+    verdict, _, rules = _of_class(tables, ways)
+    if verdict == DROP:
+        yield from (Shut(name, _short(rules), into, out) for into, out in pairs)
+
+
+# --- one chain -----------------------------------------------------------------------------------------------------
 
 
 class _Walk:
@@ -149,12 +225,18 @@ class _Walk:
 
     def base(self, chain: Chain) -> set[str]:
         """Accept, drop or both."""
+        device = self._packets.out if chain.hook == "egress" else self._packets.into
+        if chain.devices and device and not _named(device, chain.devices):
+            return {ACCEPT}
+        if chain.hook in _UNROUTED:
+            self._packets = replace(self._packets, out="")
         ends = self._chain(chain, 0)
         if FALL in ends:
             ends = ends - {FALL} | {chain.policy}
             if chain.policy == DROP:
                 self.evidence.append(f"{chain.where}: policy drop")
-        return ends | {ACCEPT} if chain.some_devices else ends
+        sure = chain.devices is None or (chain.devices and device)
+        return ends if sure else ends | {ACCEPT}
 
     def _chain(self, chain: Chain, depth: int) -> set[str]:
         if depth > _DEEPEST:
@@ -212,6 +294,9 @@ def _passes(test: Test, packets: Packets) -> str:
 def _among(test: Test, packets: Packets) -> str:
     if not test.key:
         return YES
+    if test.key in ("iif", "oif"):
+        device = packets.into if test.key == "iif" else packets.out
+        return MAYBE if not device else YES if _named(device, test.names) else NO
     if test.key == "saddr":
         if packets.source is None:
             return YES if any(isinstance(v, Prefix) and v.length == 0 for v in test.values) else MAYBE

@@ -76,6 +76,10 @@ def _rule(words: list[str], family: int) -> RuleLine:
             tests.append(_address("saddr" if word == "-s" else "daddr", next(rest, ""), invert))
         elif word in ("--dport", "--sport", "--icmp-type"):
             tests.append(_number(word, next(rest, ""), invert, l4))
+        elif word in ("-i", "-o"):
+            name = next(rest, "")
+            name = f"{name[:-1]}*" if name.endswith("+") else name
+            tests.append(Test("iif" if word == "-i" else "oif", invert=invert, names=(name,)))
         elif word in ("-m", "--comment"):
             next(rest, "")
         elif word.startswith("-"):

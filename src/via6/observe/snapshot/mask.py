@@ -21,7 +21,7 @@ from typing import Final
 
 from via6.model import NextHop, Route, RouteBlock, RouteTable
 from via6.observe.allowedips import Peer
-from via6.observe.node import BabelInterface, BabelPolicy, BabelState, Node
+from via6.observe.node import BabelInterface, BabelPolicy, BabelState, Firewall, Node
 from via6.prefix import Address, Prefix, PrefixError, format_address, mask, parse_address, parse_prefix
 
 _WHOLE: Final = tuple(
@@ -170,7 +170,6 @@ class Mask:
         neighbours = tuple(
             replace(x, address=self.address(x.address), lladdr=self.lladdr(x.lladdr)) for x in kernel.neighbours
         )
-        firewall = node.firewall
         return replace(
             node,
             name=self.text(node.name),
@@ -180,10 +179,17 @@ class Mask:
             ),
             sysctls={self._sysctl(name): value for name, value in node.sysctls.items()},
             wireguard=self._wireguard(node.wireguard),
-            firewall=replace(firewall, evidence=tuple(map(self.text, firewall.evidence))) if firewall else None,
+            firewall=self._firewall(node.firewall) if node.firewall else None,
             babel=self._babel(node.babel) if node.babel else None,
             unread={part: self.text(why) for part, why in node.unread.items()},
         )  # fmt: skip
+
+    def _firewall(self, firewall: Firewall) -> Firewall:
+        shut = (
+            replace(one, rules=tuple(map(self.text, one.rules)), into=self.text(one.into), out=self.text(one.out))
+            for one in firewall.shut
+        )
+        return replace(firewall, evidence=tuple(map(self.text, firewall.evidence)), shut=tuple(shut))
 
     def _maybe(self, address: Address | None) -> Address | None:
         return self.address(address) if address is not None else None

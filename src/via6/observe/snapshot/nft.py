@@ -25,8 +25,10 @@ _NUMBERED: Final = {("icmp", "type"): "icmp.type", ("udp", "dport"): "dport", ("
 _MAYBE: Final = Test("?")
 
 
-def rulesets(data: bytes, but: Collection[tuple[str, str]] = ()) -> list[Ruleset]:
-    """The tables, one set of chains each, without those in `but` (family, name). Raises ValueError."""
+def rulesets(data: bytes, but: Collection[tuple[str, str]] = (), chains: str = "") -> list[Ruleset]:
+    """The tables, one set of chains each, without those in `but` (family, name). `chains` is what `nft list chains`
+    prints. Raises ValueError."""
+    hung = _hung(chains)
     found = msgspec.json.decode(data) if data.strip() else {"nftables": []}
     if not isinstance(found, dict) or not isinstance(found.get("nftables"), list):
         raise ValueError("it is no ruleset of nft")
@@ -39,7 +41,7 @@ def rulesets(data: bytes, but: Collection[tuple[str, str]] = ()) -> list[Ruleset
         if kind == "table" and "dormant" not in value.get("flags", ()) and key not in but:
             tables.setdefault(key, {})
         elif kind == "chain" and key in tables:
-            tables[key][value["name"]] = _chain(value)
+            tables[key][value["name"]] = _chain(value, hung)
         elif kind == "rule" and key in tables and value["chain"] in tables[key]:
             tables[key][value["chain"]].rules += _rules(value.get("expr", []), _FAMILIES[value["family"]])
     return list(tables.values())
@@ -50,13 +52,38 @@ def tables_of_iptables() -> frozenset[tuple[str, str]]:
     return frozenset((family, name) for family in ("ip", "ip6") for name in _OF_IPTABLES)
 
 
-def _chain(value: Json) -> Chain:
+def _hung(chains: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """(family, table, chain) of those that hang on single devices, with these: before 1.0.8 the JSON lacks them."""
+    found: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    table, name = ("", ""), ""
+    for words in map(str.split, chains.splitlines()):
+        if words[:1] == ["table"]:
+            table = words[1], words[2]
+        elif words[:1] == ["chain"]:
+            name = words[1]
+        elif words[:1] == ["type"] and (at := next((w for w in ("device", "devices") if w in words), "")):
+            given = words[words.index(at) + 1 : words.index("priority")]
+            found[*table, name] = tuple(word.strip('",') for word in given if word not in ("=", "{", "}"))
+    return found
+
+
+def may_hang(data: bytes) -> bool:
+    """Some chain may hang on single devices: then `nft list chains` is worth asking."""
+    return b'"ingress"' in data or b'"egress"' in data
+
+
+def _chain(value: Json, hung: dict[tuple[str, str, str], tuple[str, ...]]) -> Chain:
+    devices = value.get("dev", hung.get((value["family"], value["table"], value["name"]), ()))
     return Chain(
         where=f"nft {value['family']} {value['table']} {value['name']}",
         hook=value.get("hook", ""),
         family=_FAMILIES[value["family"]],
         policy=DROP if value.get("policy") == "drop" else ACCEPT,
-        some_devices="dev" in value,
+        devices=(
+            (tuple(devices) if isinstance(devices, list | tuple) else (devices,))
+            if value.get("hook") in ("ingress", "egress")
+            else None
+        ),
     )
 
 
@@ -64,6 +91,7 @@ def _rules(expr: list[Json], family: int) -> list[RuleLine]:
     """One rule: its tests and its verdict."""
     tests: list[Test] = []
     verdicts: tuple[Verdict, ...] = (Verdict(),)
+    text = " ".join(map(_words, expr))
     for statement in expr:
         kind, value = next(iter(statement.items()))
         if kind == "match":
@@ -73,12 +101,12 @@ def _rules(expr: list[Json], family: int) -> list[RuleLine]:
         elif kind in ("masquerade", "snat", "dnat", "redirect"):
             verdicts = (Verdict(ACCEPT),)
         elif kind == "vmap":
-            verdicts = _vmap(value)
+            return [RuleLine((*tests, *more), (verdict,), text) for more, verdict in _vmap(value, family)]
         elif kind in ("queue", "xt", "tproxy", "synproxy", "fwd"):
             tests, verdicts = [*tests, _MAYBE], (Verdict(ANY),)
         elif kind not in _HARMLESS:  # limit, quota, ct count, and what is to come
             tests.append(_MAYBE)
-    return [RuleLine(tuple(tests), verdicts, " ".join(map(_words, expr)))]
+    return [RuleLine(tuple(tests), verdicts, text)]
 
 
 def _verdict(kind: str, value: Any) -> Verdict:
@@ -87,12 +115,15 @@ def _verdict(kind: str, value: Any) -> Verdict:
     return Verdict({"accept": ACCEPT, "drop": DROP, "reject": DROP, "return": RETURN}.get(kind, FALL))
 
 
-def _vmap(value: Json) -> tuple[Verdict, ...]:
-    """Any of the verdicts in an anonymous map, or none of them; a named map is not looked into."""
+def _vmap(value: Json, family: int) -> list[tuple[tuple[Test, ...], Verdict]]:
+    """The elements of an anonymous map, as rules one behind the other; a named map is not looked into."""
     data = value.get("data")
     if not isinstance(data, dict) or "set" not in data:
-        return (Verdict(ANY),)
-    return (Verdict(), *(_verdict(*next(iter(pair[1].items()))) for pair in data["set"]))
+        return [((_MAYBE,), Verdict(ANY))]
+    return [
+        ((_test({"op": "==", "left": value.get("key"), "right": key}, family),), _verdict(*next(iter(said.items()))))
+        for key, said in data["set"]
+    ]
 
 
 def _test(value: Json, family: int) -> Test:
@@ -110,6 +141,8 @@ def _test(value: Json, family: int) -> Test:
 
 def _meta(key: str, right: Any, invert: bool, family: int) -> Test:
     words = {str(word) for word in _items(right)}
+    if key in ("iif", "iifname", "oif", "oifname"):
+        return Test(key[:3], invert=invert, family=family, names=tuple(sorted(words)))
     if key in ("nfproto", "protocol") and words <= {"ipv4", "ip", "ipv6", "ip6"} and words:
         wanted = {AF_INET if word in ("ipv4", "ip") else AF_INET6 for word in words}
         if len(wanted) == 2:

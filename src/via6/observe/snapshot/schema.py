@@ -115,12 +115,20 @@ class PeerPart(Part):
     allowed: list[str] = field(default_factory=list)
 
 
+class ShutPart(Part):
+    packets: str
+    rules: list[str] = field(default_factory=list)
+    into: str = ""
+    out: str = ""
+
+
 class FirewallPart(Part):
     forward4: str
     icmp4: str
     dummy4: str
     babel: str
     evidence: list[str] = field(default_factory=list)
+    shut: list[ShutPart] = field(default_factory=list)
 
 
 class BabelRoutePart(Part):
