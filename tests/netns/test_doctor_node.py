@@ -105,6 +105,11 @@ def renumber(line: Line) -> None:
     forgotten(line)
 
 
+def pinned(line: Line) -> None:
+    """Somebody wrote r2's link-layer address down, and the card was changed since."""
+    line["r1"].ip(f"neigh replace {link_local(line['r2'], 'west')} lladdr 02:00:00:00:00:99 dev east nud permanent")
+
+
 def host_without_gateway(line: Line) -> None:
     router = link_local(line["r1"], "lan")
     batch(line["h1"], "addr del 10.1.0.10/24 dev eth0", "addr add 10.1.0.10/32 dev lo",
@@ -195,6 +200,8 @@ FAULTS = [
     Fault("DAD failed", "r2", "dad-failed", duplicate),
     Fault("prefix moved", "r1", "next-hop-off-link", moved, prepare=global_next_hop),
     Fault("renumbered", "r1", "next-hop-unreachable", renumber),
+    Fault("pinned", "r1", "neighbour-wrong", pinned, words=None),
+    Fault("pinned, by hand", "r1", "neighbour-wrong", pinned),
     Fault("host", "h1", "no-ipv4-source", ip("h1", "addr del 10.1.0.10/32 dev lo"), prepare=host_without_gateway,
           words=(("ADDRESS", "10.1.0.10"),)),
     Fault("nft forward policy", "r2", "firewall-forward", nft("r2", FORWARD % "policy drop;")),
@@ -312,6 +319,23 @@ def test_another_hand_on_the_peer_is_left_alone(tunnel: tuple[Net, str, str], tm
     assert (code, out) == (0, "")
     assert "left alone: wg show" in err
     assert "10.0.0.0/8" in a.run("wg", "show", device, "allowed-ips").stdout
+
+
+def test_one_next_hop_at_two_machines(nets: Nets) -> None:
+    """Three on a switch, two of them with one address that was written by hand."""
+    here, one, other, switch = (nets.new() for _ in range(4))
+    batch(switch, "link add br0 type bridge", "link set br0 up")
+    for number, (net, address) in enumerate(((here, "fe80::a"), (one, "fe80::b"), (other, "fe80::b"))):
+        nets.veth(net, "eth0", switch, f"p{number}")
+        switch.ip(f"link set p{number} master br0")
+        batch(net, "addr flush dev eth0 scope link", f"addr add {address}/64 dev eth0 nodad")
+    batch(here, "addr add 10.0.1.1/32 dev lo", "route add 10.0.2.0/24 via inet6 fe80::b dev eth0")
+    [found] = look(here)
+    assert (found.code, found.severity, found.fixable) == ("next-hop-twice", ERROR, False)
+    macs = {net.json("link show eth0")[0]["address"] for net in (one, other)}
+    assert all(any(mac in line for line in found.evidence) for mac in macs)
+    batch(other, "addr add fe80::c/64 dev eth0 nodad", "addr del fe80::b/64 dev eth0")
+    assert told(look(here)) == []
 
 
 def test_babel_that_a_firewall_drops(line: Line, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """What reading does not tell, tried on this node: do the next hops answer, does the kernel send ICMP errors without an
 IPv4 address, and which network managers hold the interfaces.
 
-Next hops are asked by a Neighbour Solicitation of our own (RFC 4861, section 7.2.2): the kernel's table is neither
-believed nor changed. All are asked at once; only those that stay silent cost time.
+Next hops are asked by a Neighbour Solicitation of our own (RFC 4861, section 7.2.2): the kernel's table is not
+believed (though the kernel hears the answers, too). All are asked at once; only those that stay silent cost time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ _ADVERTISEMENT: Final = 136
 _ECHO_REQUEST: Final = 128  # RFC 4443
 _ECHO_REPLY: Final = 129
 _SOURCE_LLADDR: Final = 1
+_TARGET_LLADDR: Final = 2
+_OVERRIDE: Final = 0x20
 _ICMP6_FILTER: Final = 1  # netinet/icmp6.h
 _PKTINFO: Final = socket.IPV6_PKTINFO
 _TRIES: Final = 4
 _EVERY_S: Final = 0.25
+_SECOND_S: Final = 0.02
 _MOST: Final = 4096
 _BURST: Final = 64
 _SMALL: Final = 29  # an IPv4 network of so few addresses that all can be asked
@@ -53,16 +56,17 @@ def measure(node: Node, dropped: int | None = None) -> Measured:
     """What can be tried from this thread's network namespace, of which `node` was read. `dropped`: what
     `dropped_by_rp_filter` said before that."""
     before = dropped_by_rp_filter() if dropped is None else dropped
-    silent, answered = _ask_next_hops(node)
+    silent, heard = _ask_next_hops(node)
     return Measured(
         silent,
         managers(node.kernel.links),
-        answered,
+        frozenset(heard),
         _icmp_source(node.release),
         here=True,
         lonely4=_lonely4(node),
         present=_present({ifindex for ifindex, _ in silent}),
         rpf_drops=dropped_by_rp_filter() - before,
+        lladdrs={hop: tuple(sorted(found)) for hop, found in heard.items() if found},
     )
 
 
@@ -90,15 +94,16 @@ def _icmp_source(release: str) -> bool | None:
 # --- next hops -----------------------------------------------------------------------------------------------------
 
 
-def _ask_next_hops(node: Node) -> tuple[dict[Hop, str], frozenset[Hop]]:
-    """(those that are silent, with what was tried; those that answered). Without the privilege to ask: none."""
+def _ask_next_hops(node: Node) -> tuple[dict[Hop, str], dict[Hop, set[bytes]]]:
+    """(those that are silent, with what was tried; those that answered, with where they say they are). Without the
+    privilege to ask: none."""
     hops = sorted(askable(node))[:_MOST]
     if not hops:
-        return {}, frozenset()
+        return {}, {}
     try:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
     except OSError:
-        return {}, frozenset()
+        return {}, {}
     with sock:
         sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _filter(_ADVERTISEMENT))
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
@@ -114,21 +119,31 @@ def _filter(passed: int) -> bytes:
     return struct.pack("=8I", *words)
 
 
-def _rounds(sock: socket.socket, hops: list[Hop], links: Mapping[int, Link]) -> tuple[dict[Hop, str], frozenset[Hop]]:
-    waiting, answered, asked = set(hops), set[Hop](), dict[Hop, int]()
+def _rounds(
+    sock: socket.socket, hops: list[Hop], links: Mapping[int, Link]
+) -> tuple[dict[Hop, str], dict[Hop, set[bytes]]]:
+    waiting, answered, asked = set(hops), dict[Hop, set[bytes]](), dict[Hop, int]()
+
+    def listen(timeout_s: float) -> None:
+        for hop, lladdr in _heard(sock, timeout_s):
+            answered.setdefault(hop, set()).update([lladdr] if lladdr else [])
+
     for _ in range(_TRIES):
         for at, hop in enumerate(sorted(waiting), 1):
             asked[hop] = asked.get(hop, 0) + _solicit(sock, hop, links[hop[0]])
             if at % _BURST == 0:
-                answered |= _heard(sock, 0.001)
+                listen(0.001)
         until = time.monotonic() + _EVERY_S
-        while (waiting := waiting - answered) and (left := until - time.monotonic()) > 0:
-            answered |= _heard(sock, left)
+        while (waiting := waiting - answered.keys()) and (left := until - time.monotonic()) > 0:
+            listen(left)
         if not waiting:
             break
+    until = time.monotonic() + _SECOND_S
+    while answered and (left := until - time.monotonic()) > 0:  # another one may have the address as well
+        listen(left)
     # What could not be sent says nothing about who was to be asked.
     silent = {hop: f"{asked[hop]} Neighbour Solicitations, no answer" for hop in sorted(waiting) if asked[hop]}
-    return silent, frozenset(answered & set(hops))
+    return silent, {hop: answered[hop] for hop in hops if hop in answered}
 
 
 def _solicit(sock: socket.socket, hop: Hop, link: Link) -> bool:
@@ -144,10 +159,11 @@ def _solicit(sock: socket.socket, hop: Hop, link: Link) -> bool:
     return True
 
 
-def _heard(sock: socket.socket, timeout_s: float) -> set[Hop]:
+def _heard(sock: socket.socket, timeout_s: float) -> Iterator[tuple[Hop, bytes]]:
+    """Who advertises itself, and its link-layer address if it is the owner of the other (the flag Override: proxies and
+    anycast addresses have none)."""
     if not select.select([sock], [], [], max(timeout_s, 0))[0]:
-        return set()
-    found: set[Hop] = set()
+        return
     for _ in range(_BURST):
         try:
             data, told, _, _ = sock.recvmsg(2048, 64)
@@ -156,8 +172,8 @@ def _heard(sock: socket.socket, timeout_s: float) -> set[Hop]:
         # The sender of a packet with a global source has no scope: the interface is told beside it.
         ifindex = next((int.from_bytes(info[16:20], sys.byteorder) for _, kind, info in told if kind == _PKTINFO), 0)
         if len(data) >= 24 and data[0] == _ADVERTISEMENT:
-            found.add((ifindex, data[8:24]))
-    return found
+            own = data[4] & _OVERRIDE and data[24:26] == bytes((_TARGET_LLADDR, 1)) and len(data) >= 32
+            yield (ifindex, data[8:24]), data[26:32] if own else b""
 
 
 def _present(indices: Iterable[int]) -> dict[int, tuple[Address, ...]]:

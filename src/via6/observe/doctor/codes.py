@@ -25,6 +25,8 @@ CODES: Final[Mapping[str, str]] = {
     "firewall-babel": "the packet filter drops UDP 6696",
     "next-hop-off-link": "an IPv6 next hop is on no prefix of its interface's link, and does not answer there",
     "next-hop-unreachable": "a next hop does not answer Neighbour Discovery, or ARP",
+    "neighbour-wrong": "a neighbour entry that somebody wrote sends the packets for a next hop to another machine",
+    "next-hop-twice": "more than one machine on a link has the address of a next hop",
     "synthetic-next-hop": "a route by 169.254.0.1 or 254.128.0.0, which stand for an IPv6 next hop and are nobody's",
     "next-hop-dead": "a link does not carry, and routes still lead there",
     "allowed-ips-gap": "a WireGuard device drops what is routed into it: AllowedIPs do not cover it",

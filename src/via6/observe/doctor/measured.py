@@ -48,7 +48,10 @@ class Measured:
 
     `lonely4` are interfaces with an IPv4 network of a few addresses, none of which answers ARP, with what was tried.
     `present` are the link-local addresses of who answers a ping to ff02::1, by the interface (asked only where a next
-    hop is silent). `rpf_drops` are packets that rp_filter dropped while we looked."""
+    hop is silent). `rpf_drops` are packets that rp_filter dropped while we looked.
+
+    `lladdrs` are the link-layer addresses that the next hops which answered are at; of several more than one machine
+    has the address."""
 
     silent: Mapping[tuple[int, Address], str] = field(default_factory=dict)
     managers: Mapping[str, str] = field(default_factory=dict)
@@ -63,3 +66,4 @@ class Measured:
     lonely4: Mapping[int, str] = field(default_factory=dict)
     present: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)
     rpf_drops: int = 0
+    lladdrs: Mapping[tuple[int, Address], tuple[bytes, ...]] = field(default_factory=dict)

@@ -31,10 +31,12 @@ from via6.observe.doctor.look import (
 )
 from via6.observe.doctor.peers import Peers
 from via6.observe.node import Node
+from via6.observe.packet import format_lladdr
 from via6.observe.verify.table import ignores_linkdown
 from via6.prefix import AF_INET6, Address, Prefix, format_address, is_link_local, mask, parse_address
 
 _SILENT: Final = frozenset({"FAILED", "INCOMPLETE"})
+_WRITTEN: Final = frozenset({"PERMANENT", "NOARP"})
 _SYNTHETIC: Final = {
     parse_address("169.254.0.1"): "an address that some routers invent in place of an IPv6 next hop",
     parse_address("254.128.0.0"): "fe80:: cut to four octets: a program that knows no IPv6 next hops of IPv4 wrote it",
@@ -198,6 +200,63 @@ def _replaced(node: Node, found: Sequence[Use], ifindex: int, via: Address) -> t
     return (*made[:_SPELT], *((f"# and so for {left} more",) if left else ()))
 
 
+def wrong_entry(case: Case) -> Iterator[Finding]:
+    """A neighbour entry that somebody wrote, and the next hop is elsewhere. One that the kernel has learnt it corrects
+    by itself, by the very answer that we got."""
+    node = case.node
+    states = {(one.ifindex, one.address): one for one in node.kernel.neighbours}
+    for (ifindex, via), found in by_hop(uses6(node)).items():
+        entry = states.get((ifindex, via))
+        there = case.measured.lladdrs.get((ifindex, via), ())
+        if entry is None or entry.state not in _WRITTEN or not there or entry.lladdr in there:
+            continue
+        dev, hop, said = node.kernel.dev(ifindex), format_address(via), format_lladdr(entry.lladdr)
+        command = ("ip", "neigh", "del", hop, "dev", dev)
+        back = ("ip", "neigh", "replace", hop, "lladdr", said, "dev", dev, "nud", "permanent")
+        yield Finding(
+            "neighbour-wrong",
+            ERROR,
+            f"a neighbour entry that was written by hand sends packets for {hop_text(node, ifindex, via)} elsewhere",
+            (
+                f"ip neigh show dev {dev}: {hop} lladdr {said} {entry.state}",
+                f"{hop} itself answers Neighbour Discovery from {', '.join(map(format_lladdr, there))}",
+            ),
+            f"IPv4 to {counted(found)}",
+            (" ".join(command), "# and where it is written down, in a script or in the configuration of the interface"),
+            subject=hop_text(node, ifindex, via),
+            fixes=(RunCommand(command, back),) if entry.state == "PERMANENT" else (),
+            places=at(node, dev),
+        )
+
+
+def twice(case: Case) -> Iterator[Finding]:
+    """More than one machine on the link has the address of a next hop."""
+    node = case.node
+    for (ifindex, via), found in by_hop(uses6(node)).items():
+        there = case.measured.lladdrs.get((ifindex, via), ())
+        if len(there) < 2:
+            continue
+        dev, hop = node.kernel.dev(ifindex), format_address(via)
+        names = {
+            link.lladdr: f" ({other.name} {link.name})"
+            for other in case.others for link in other.kernel.links if link.lladdr in there
+        }  # fmt: skip
+        ends = [f"{format_lladdr(one)}{names.get(one, '')}" for one in there]
+        yield Finding(
+            "next-hop-twice",
+            ERROR,
+            f"{len(there)} machines on the link of {dev} have the next hop {hop}: packets go to the one or the other",
+            tuple(f"{hop} answers Neighbour Discovery from {end}" for end in ends),
+            f"IPv4 to {counted(found)}",
+            (
+                f"# on the machine that is not meant, by its link-layer address {' or '.join(ends)}:",
+                f"# ip -6 address add ANOTHER/64 dev DEV; ip -6 address del {hop}/64 dev DEV",
+            ),
+            subject=hop_text(node, ifindex, via),
+            places=at(node, dev),
+        )
+
+
 def synthetic(case: Case) -> Iterator[Finding]:
     """An IPv4 next hop that stands for an IPv6 one."""
     node = case.node
@@ -343,4 +402,4 @@ def _overlap(allowed: Sequence[Prefix], wanted: Sequence[Prefix]) -> bool:
     return any(a.covers(b) or b.covers(a) for a in allowed for b in wanted if a.family == b.family)
 
 
-CHECKS: Final[tuple[Check, ...]] = (off_link, unreachable, synthetic, dead, allowed_ips)
+CHECKS: Final[tuple[Check, ...]] = (off_link, unreachable, wrong_entry, twice, synthetic, dead, allowed_ips)

@@ -22,7 +22,10 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 
 _LINK: Final = ("ipv6-disabled", "no-link-local", "mtu-below-1280", "dad-failed", "dad-pending")
-_SILENT: Final = ("next-hop-dead", "next-hop-off-link", "next-hop-unreachable", "synthetic-next-hop")
+_SILENT: Final = (
+    "next-hop-dead", "next-hop-off-link", "next-hop-unreachable", "neighbour-wrong", "next-hop-twice",
+    "synthetic-next-hop",
+)  # fmt: skip
 _WAY: Final = (
     *_LINK, *_SILENT, "forwarding-off", "firewall-forward", "allowed-ips-gap", "route-shadowed", "rule-shadowed",
     "no-way-back", "installed-missing", "rp-filter-strict", "mixed-link", "daemon-not-running", "daemon-not-answering",
@@ -35,7 +38,14 @@ _HEARD: Final = (
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "no-link-local": ("ipv6-disabled",),
     "next-hop-off-link": ("ipv6-disabled", "no-link-local"),
-    "next-hop-unreachable": (*_LINK, "next-hop-off-link", "synthetic-next-hop", "next-hop-dead", "mixed-link"),
+    "next-hop-unreachable": (
+        *_LINK,
+        "next-hop-off-link",
+        "synthetic-next-hop",
+        "next-hop-dead",
+        "mixed-link",
+        "neighbour-wrong",
+    ),
     "allowed-ips-gap": ("synthetic-next-hop",),
     "rp-filter-dummy": ("rp-filter-strict",),
     "firewall-icmp": ("firewall-forward",),
