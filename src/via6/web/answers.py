@@ -350,12 +350,14 @@ def traced(
     """As `via6 trace -j`, with ids of the picture."""
     from via6.observe.trace import paper, report
 
+    whole = nodes
     if cut is not None:
         nodes = _failed(nodes, cut)
     start = paper.begin(nodes, where, flow.destination)
     if start is None:
-        gone = cut is not None and cut[1] == where
-        what = "has failed" if gone else "is no node, and nobody has that address"
+        what = "is no node, and nobody has that address"
+        if cut is not None and paper.begin(whole, where, flow.destination) is not None:
+            what = "has failed" if cut[1] == where else f"hangs on {cut[1]} alone, and is gone with it"
         raise Bad(400, f"from: {where[:80]!r} {what}", "from=NODE, or an address on a link of one")
     made: dict[str, Any] = report.as_json(paper.trace(nodes, start, flow, names))
     places = {node.name: node for node in nodes}

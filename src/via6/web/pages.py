@@ -89,8 +89,11 @@ class Pages:
             except Bad as bad:
                 trace_error = {"error": bad.error, "remedy": bad.remedy}
         failures = self.web.desk.failures()
+        network = self.web.board.network()
         return {
-            "network": self.web.board.network(),
+            "network": network,
+            "names": {one["id"]: one["name"] for one in network["nodes"]},
+            "summary": summary(network),
             "query": {name: query.get(name, "") for name in _TRACE},
             "trace": trace,
             "trace_error": trace_error,
@@ -111,6 +114,7 @@ class Pages:
         context |= {"lookup": lookup, "lookup_error": lookup_error}
         context = self.web.veil().value(context)
         context["network"]["nodes"] = [{**node, "findings": None} for node in context["network"]["nodes"]]
+        context["summary"] = summary(context["network"], doctor=False)
         context["query"] = {name: query.get(name, "") for name in (*_TRACE, "node", "match", "family")}
         return HTMLResponse(self._render("glass.html", True, context))
 
@@ -128,8 +132,13 @@ class Pages:
         try:
             findings = [] if glass else desk.findings(wanted)
         except Bad:  # not looked yet
-            findings = []
-        shown = self.web.shown({"node": node, "routes": routes, "changes": desk.changes(wanted, "50")})
+            findings = None
+        network = self.web.board.network()
+        drawn = next(one for one in network["nodes"] if one["id"] == wanted)
+        links = links_of(network, wanted)
+        shown = self.web.shown(
+            {"node": node, "drawn": drawn, "links": links, "routes": routes, "changes": desk.changes(wanted, "50")}
+        )
         context = {
             **shown,
             "state": desk.state_of(wanted),
@@ -147,3 +156,69 @@ class Pages:
             if one["name"] == name:
                 return HTMLResponse(self._render("desktop.html", False, {"desktop": one}))
         raise Bad(404, "there is no such desktop", "desktops are named in the configuration, or in the lab's file")
+
+
+# --- words of the network's page; summary.js says the same -----------------------------------------------------------
+
+
+def summary(network: dict[str, Any], doctor: bool = True) -> dict[str, Any]:
+    """Whether all is well, what is not, and what there is."""
+    nodes = [one for one in network["nodes"] if one["software"] != "link"]
+    names = {one["id"]: one["name"] for one in network["nodes"]}
+    news = _down([one["name"] for one in nodes if one["state"] == "down"], "node", "#nodes-title")
+    cut = [f"{names[one['a']['node']]} to {names[one['b']['node']]}" for one in network["links"] if _is_down(one)]
+    news += _down(cut, "link", "#links-title")
+    if doctor:
+        news += _doctor([one["findings"] for one in nodes if one["findings"]])
+    good = not any(one["bad"] for one in news)
+    lead = "Not all is well." if not good else "All is up." if nodes else "No node is known yet."
+    kinds = [counted(nodes, "kind", kind, word) for kind, word in (("router", "router"), ("host", "host"))]
+    links = [counted(network["links"], "ipv4", four, word) for four, word in _LINKS]
+    islands = plural(len(network["islands"]), "IPv4 island")
+    return {"good": good, "lead": lead, "news": news, "facts": [one for one in (*kinds, *links, islands) if one]}
+
+
+_LINKS: Final = ((False, "IPv6-only link"), (True, "link with IPv4"))
+_NAMED: Final = 2
+
+
+def _is_down(one: dict[str, Any]) -> bool:
+    return bool(one["state"] == "down")
+
+
+def _down(names: list[str], what: str, href: str) -> list[dict[str, Any]]:
+    if len(names) > _NAMED:
+        return [{"text": f"{plural(len(names), what)} are down.", "href": href, "bad": True}]
+    return [{"text": f"The {what} {name} is down.", "href": href, "bad": True} for name in names]
+
+
+def _doctor(found: list[dict[str, int]]) -> list[dict[str, Any]]:
+    errors, warnings = (sum(one[kind] for one in found) for kind in ("error", "warning"))
+    if not found:
+        return []
+    counts = [plural(number, word) for number, word in ((errors, "error"), (warnings, "warning")) if number]
+    text = f"The doctor finds {' and '.join(counts) or 'nothing wrong'}."
+    return [{"text": text, "href": "#problems-title", "bad": bool(errors)}]
+
+
+def plural(number: int, word: str) -> str:
+    """`2 links`, `1 link with IPv4`."""
+    head, _, tail = word.partition(" with ")
+    return f"{number} {head}{'' if number == 1 else 's'}{f' with {tail}' if tail else ''}"
+
+
+def counted(things: list[dict[str, Any]], name: str, value: object, word: str) -> str:
+    """How many have it so; nothing for none."""
+    number = sum(one[name] == value for one in things)
+    return plural(number, word) if number else ""
+
+
+def links_of(network: dict[str, Any], wanted: str) -> dict[str, list[dict[str, str]]]:
+    """To whom the interfaces of a node lead: the nodes at the other ends, by the interface."""
+    names = {one["id"]: one["name"] for one in network["nodes"]}
+    found: dict[str, list[dict[str, str]]] = {}
+    for link in network["links"]:
+        for here, there in ((link["a"], link["b"]), (link["b"], link["a"])):
+            if here["node"] == wanted:
+                found.setdefault(here["dev"], []).append({"id": there["node"], "name": names[there["node"]]})
+    return found

@@ -21,18 +21,22 @@ export const meaning = (disposition) => MEANINGS[disposition] ?? disposition;
 /** The names of the nodes that a way passes. */
 export const nodesOf = (way) => way.hops.map((hop) => hop.node ?? "?");
 
-/** The links and nodes that a trace uses, there and back. */
-export function usedBy(trace) {
+/** The links and nodes that a trace uses, there and back, and without which its ends are still there. `hangsOn(id)` is
+    the one node that a host hangs on, if it does. */
+export function usedBy(trace, hangsOn = () => null) {
   const used = new Set();
+  const ends = [trace.hops[0], trace.hops.at(-1)].map((hop) => hop && hangsOn(hop.node_id));
   for (const way of [trace, trace.back].filter(Boolean)) {
     way.hops.forEach((hop, n) => {
       if (hop.link_id) used.add(hop.link_id);
       // The ends of a way cannot fail without ending it.
-      if (hop.node_id && n > 0 && n < way.hops.length - 1) used.add(hop.node_id);
+      if (hop.node_id && n > 0 && n < way.hops.length - 1 && !ends.includes(hop.node_id)) used.add(hop.node_id);
     });
   }
   return used;
 }
+
+const dev = (word, name) => (name ? [`${word} `, h("span", { class: "dev" }, name)] : null);
 
 function hopItem(hop) {
   const name = hop.node_id
@@ -44,16 +48,18 @@ function hopItem(hop) {
     h(
       "p",
       { class: "hop" },
-      hop.in ? [h("span", { class: "dev" }, hop.in), " "] : null,
       name,
-      hop.out ? [" ", h("span", { class: "dev" }, hop.out)] : null,
-      hop.next_hop && !hop.route?.includes(hop.next_hop)
-        ? [" ", h("span", { class: "via" }, "next hop ", h("code", {}, hop.next_hop))]
+      " ",
+      hop.in || hop.out
+        ? h("span", { class: "devs" }, dev("in", hop.in), hop.in && hop.out ? ", " : null, dev("out", hop.out))
         : null,
     ),
+    hop.next_hop ? h("p", { class: "via" }, "next hop ", h("code", {}, hop.next_hop)) : null,
     hop.route ? h("p", { class: "route" }, h("code", {}, hop.route)) : null,
     (hop.notes ?? []).map((note) => h("p", { class: "note" }, note)),
-    hop.ends ? h("p", { class: "ends" }, h("b", {}, hop.ends), hop.why ? `: ${hop.why}` : "") : null,
+    hop.ends && (hop.why || !GOOD.has(hop.ends))
+      ? h("p", { class: "ends" }, h("b", {}, hop.ends), hop.why ? `: ${hop.why}` : "")
+      : null,
   );
 }
 
@@ -67,6 +73,6 @@ export function wayList(way, heading, kind) {
       " ",
       h("span", { class: `fate ${isGood(way) ? "good" : "bad"}` }, way.disposition),
     ),
-    h("ol", { class: "hops" }, way.hops.map(hopItem)),
+    h("ol", { class: `hops ${kind}` }, way.hops.map(hopItem)),
   ];
 }

@@ -5,6 +5,7 @@ import { at, brief, change, count, h, nodeLink, prepend, refusal, soon } from ".
 import { Path } from "./path.js";
 import { Problems } from "./problems.js";
 import { listen } from "./stream.js";
+import { summarise, unfold } from "./summary.js";
 import { fill, holds, refresh, setFindings, setState } from "./tables.js";
 
 let network = null;
@@ -21,8 +22,17 @@ function tell(kind, text, good = null) {
   prepend(at("timeline"), change({ time: Date.now() / 1000, kind, text, good }));
 }
 
+// The one node that a host's links lead to; null of others.
+function hangsOn(id) {
+  if (nodeOf(id)?.kind !== "host") return null;
+  const ends = network.links.filter(({ a, b }) => a.node === id || b.node === id);
+  const others = new Set(ends.map(({ a, b }) => (a.node === id ? b.node : a.node)));
+  return others.size === 1 ? [...others][0] : null;
+}
+
 const path = new Path({
   names,
+  hangsOn,
   draw(trace, good, fail) {
     picture?.drawPath(trace, good, fail);
     document.body.classList.add("has-path");
@@ -57,6 +67,7 @@ function take(next) {
   ]);
   picture?.show(next);
   at("picture").setAttribute("aria-label", label());
+  summarise(next);
   if (ids !== form) {
     const first = form === "";
     form = ids;
@@ -105,6 +116,7 @@ const handlers = {
     problems?.stale();
     path.again();
     at("picture").setAttribute("aria-label", label());
+    summarise(network);
   },
   node({ id, state }) {
     const node = nodeOf(id);
@@ -112,6 +124,7 @@ const handlers = {
     node.state = state;
     picture?.paintNode(node);
     setState("nodes", id, state);
+    summarise(network);
     tell("node", `${nameOf(id)} is ${state}`, state === "up" ? true : state === "down" ? false : null);
     problems?.stale();
     path.again();
@@ -133,6 +146,7 @@ const handlers = {
     node.findings = { error, warning };
     picture?.paintNode(node);
     setFindings(id, node.findings);
+    summarise(network);
     problems?.refresh(network.nodes);
     const numbers = `${count(error, "error")}, ${count(warning, "warning")}`;
     if (!first)
@@ -177,7 +191,7 @@ function about(what) {
       "span",
       { class: "line" },
       text,
-      h("button", { type: "button", class: "tiny", onclick: () => path.choose(id) }, "If it fails"),
+      h("button", { type: "button", class: "tiny", onclick: () => path.choose(id) }, "What if it fails?"),
     );
   });
   return place.replaceChildren(...lines);
@@ -234,15 +248,26 @@ async function draw() {
   at("find").addEventListener("input", find);
 }
 
+// A node's page leads here: to the node in the picture, or to the form with the node in it.
+function chooseByAddress() {
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("node");
+  if (wanted && nodeOf(wanted)) picture?.choose(wanted);
+  const query = new URLSearchParams(location.search);
+  if (query.get("from") && !query.get("to")) at("to").focus();
+}
+
 async function begin() {
   const [answer] = await Promise.allSettled([ask("network"), draw()]);
   if (answer.status === "rejected") {
     at("answer").replaceChildren(refusal(answer.reason));
   } else {
     take(answer.value);
+    chooseByAddress();
     if (new URLSearchParams(location.search).get("to")) path.start();
   }
   listen(handlers, answer.status === "rejected" || answer.value.live);
 }
 
+window.addEventListener("hashchange", unfold);
+unfold();
 begin();

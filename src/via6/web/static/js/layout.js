@@ -2,7 +2,8 @@
 //
 // First pivot MDS (Brandes and Pich 2006): distances in hops from a few pivots, projected on their two main axes, which
 // takes milliseconds for a thousand nodes and shows the form of the network. Then forces for a moment, to part what
-// came to lie on one place.
+// came to lie on one place. What hangs on one router, its island and the hosts in that, takes no part in this: it is
+// put close to its router, where there is most room, so that the routers and their links have the picture.
 
 const PIVOTS = 40;
 const STRETCHED = 30; // smaller networks keep their form
@@ -10,9 +11,11 @@ const MOST = 1.8;
 const FAR = 1.6; // between parts that are not connected, in lengths of the largest way
 
 /** ids: array; edges: array of [id, id]; returns Map id -> {x, y}, edges about `length` long. `ratio` is width by
-    height of the place: for a phone the network is put on end, and a long one is drawn out to the sides. */
-export function arrange(ids, edges, ratio = 1.5, length = 90) {
+    height of the place: for a phone the network is put on end, and a long one is drawn out to the sides. `minor` has
+    what hangs on one other node, and the room that it takes, as a part of 1. */
+export function arrange(ids, edges, ratio = 1.5, minor = new Map(), length = 90) {
   const index = new Map(ids.map((id, i) => [id, i]));
+  const room = Float64Array.from(ids, (id) => minor.get(id) ?? 1);
   const near = ids.map(() => []);
   for (const [a, b] of edges) {
     const i = index.get(a);
@@ -25,7 +28,7 @@ export function arrange(ids, edges, ratio = 1.5, length = 90) {
   const placed = new Float64Array(ids.length * 2);
   let left = 0;
   for (const part of parts) {
-    const box = place(part, near, placed, length);
+    const box = place(part, near, room, placed, length);
     for (const i of part) {
       placed[2 * i] += left - box.left;
       placed[2 * i + 1] -= (box.top + box.bottom) / 2;
@@ -72,14 +75,21 @@ function components(near) {
   return parts.sort((a, b) => b.length - a.length);
 }
 
-function place(part, near, out, length) {
-  if (part.length > 2) project(part, near, out, length);
+function place(part, near, room, out, length) {
+  const core = coreOf(part, near, room);
+  const within = new Set(core);
+  const paths = core.length === part.length ? near : near.map((list) => list.filter((j) => within.has(j)));
+  if (core.length > 2) project(core, paths, out, length);
   else
-    part.forEach((i, k) => {
+    core.forEach((i, k) => {
       out[2 * i] = k * length;
       out[2 * i + 1] = 0;
     });
-  if (part.length > 2) relax(part, near, out, length);
+  if (core.length > 2) relax(core, paths, room, out, length, 0.35);
+  if (core.length < part.length) {
+    attach(core, near, room, out, length);
+    relax(part, near, room, out, length, 0.1);
+  }
   if (part.length > 2) turn(part, out);
   const box = { left: Infinity, right: -Infinity, top: Infinity, bottom: -Infinity };
   for (const i of part) {
@@ -89,6 +99,53 @@ function place(part, near, out, length) {
     box.bottom = Math.max(box.bottom, out[2 * i + 1]);
   }
   return box;
+}
+
+// The part without what hangs on single nodes; all of it, where that would not hold together.
+function coreOf(part, near, room) {
+  const core = part.filter((i) => room[i] === 1);
+  if (!core.length || core.length === part.length) return part;
+  const seen = new Set([core[0]]);
+  for (const i of seen) for (const j of near[i]) if (room[j] === 1) seen.add(j);
+  return seen.size === core.length ? core : part;
+}
+
+// Puts what hangs on nodes that have a place beside them, into the widest gap between their other lines.
+function attach(core, near, room, out, length) {
+  const placed = new Set(core);
+  let ring = core;
+  while (ring.length) {
+    const next = [];
+    for (const i of ring) {
+      const angles = near[i].filter((j) => placed.has(j)).map((j) => direction(i, j, out));
+      for (const j of near[i]) {
+        if (placed.has(j)) continue;
+        const angle = widest(angles);
+        const far = length * Math.sqrt(room[i] * room[j]);
+        out[2 * j] = out[2 * i] + far * Math.cos(angle);
+        out[2 * j + 1] = out[2 * i + 1] + far * Math.sin(angle);
+        angles.push(angle);
+        placed.add(j);
+        next.push(j);
+      }
+    }
+    ring = next;
+  }
+}
+
+const direction = (i, j, out) => Math.atan2(out[2 * j + 1] - out[2 * i + 1], out[2 * j] - out[2 * i]);
+
+// The middle of the widest gap between these angles.
+function widest(angles) {
+  if (!angles.length) return Math.PI;
+  const sorted = [...angles].sort((a, b) => a - b);
+  let best = 0;
+  let most = -1;
+  sorted.forEach((angle, n) => {
+    const gap = (n + 1 < sorted.length ? sorted[n + 1] : sorted[0] + 2 * Math.PI) - angle;
+    if (gap > most + 1e-6) [most, best] = [gap, angle + gap / 2];
+  });
+  return best;
 }
 
 function hops(start, near) {
@@ -185,14 +242,15 @@ function along(columns, vector, n, k) {
   return out;
 }
 
-// Fruchterman and Reingold, with a grid: only what is near pushes.
-function relax(part, near, out, length) {
+// Fruchterman and Reingold, with a grid: only what is near pushes. Two nodes are at rest where they are the length
+// apart, or less if they need less room.
+function relax(part, near, room, out, length, warmth) {
   const rounds = part.length > 400 ? 90 : 180;
   const reach = length * 2.2;
   const dx = new Float64Array(out.length / 2);
   const dy = new Float64Array(out.length / 2);
   for (let round = 0; round < rounds; round++) {
-    const heat = length * 0.35 * (1 - round / rounds);
+    const heat = length * warmth * (1 - round / rounds);
     const grid = new Map();
     for (const i of part) {
       dx[i] = dy[i] = 0;
@@ -212,7 +270,7 @@ function relax(part, near, out, length) {
             const y = out[2 * i + 1] - out[2 * j + 1] || (j - i) * 1e-3;
             const far = Math.max(1, x * x + y * y);
             if (far > reach * reach) continue;
-            const push = (length * length) / far;
+            const push = (length * length * room[i] * room[j]) / far;
             dx[i] += x * push;
             dy[i] += y * push;
           }
@@ -221,7 +279,7 @@ function relax(part, near, out, length) {
       for (const j of near[i]) {
         const x = out[2 * j] - out[2 * i];
         const y = out[2 * j + 1] - out[2 * i + 1];
-        const pull = Math.hypot(x, y) / length;
+        const pull = Math.hypot(x, y) / (length * Math.sqrt(room[i] * room[j]));
         dx[i] += x * pull;
         dy[i] += y * pull;
       }

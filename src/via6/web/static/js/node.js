@@ -1,10 +1,12 @@
 // A node's page: search while typing, and what changes.
 
 import { ask, newest, nodePath, Refused } from "./api.js";
-import { at, breaks, change, clock, h, prepend, refusal, soon, stateWord } from "./dom.js";
+import { at, breaks, change, clock, h, nodeLink, prepend, refusal, soon, stateWord } from "./dom.js";
 import { listen } from "./stream.js";
 
 const LIMIT = 100;
+const UNUSABLE = 65535;
+const PROGRAMS = { 46: "via6" }; // what iproute2 has no name for
 const id = at("node").dataset.id;
 const routesOf = newest();
 const query = new URLSearchParams(location.search);
@@ -32,11 +34,11 @@ function routeRow(one, longest) {
       "th",
       { scope: "row" },
       h("code", {}, one.prefix),
-      one.src ? h("span", { class: "note" }, ` from ${one.src}`) : null,
+      one.src ? h("span", { class: "note" }, ` src ${one.src}`) : null,
     ),
     cell("Next hop", one.next_hops.map(nextHop)),
     cell("Type", one.type),
-    cell("Protocol", `${one.protocol}`),
+    cell("Protocol", PROGRAMS[one.protocol] ?? `${one.protocol}`),
     cell("Metric", `${one.metric ?? ""}`),
     cell("Table", `${one.table}`),
   );
@@ -157,6 +159,40 @@ async function interfaces() {
     const shown = row.querySelector(".state");
     if (state && shown && shown.textContent !== state) shown.replaceWith(stateWord(state));
   }
+  neighbours(node.neighbours);
+}
+
+// Who is at the other ends of an interface's links.
+function peers(dev) {
+  return links.flatMap(({ a, b }) =>
+    [
+      [a, b],
+      [b, a],
+    ]
+      .filter(([here]) => here.node === id && here.dev === dev)
+      .map(([, there]) => there.node),
+  );
+}
+
+function neighbours(list) {
+  const cell = (label, ...children) => h("td", { "data-label": label }, ...children);
+  const row = (one) => {
+    const others = peers(one.interface);
+    const name = others.length === 1 ? [nodeLink(others[0], names.get(others[0]) ?? others[0]), " "] : null;
+    const made = h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name, h("code", {}, one.address)),
+      cell("Interface", h("span", { class: "dev" }, one.interface ?? "")),
+      cell("Cost", one.cost === UNUSABLE ? "unusable" : `${one.cost}`),
+      cell("Hellos", h("code", {}, one.reach ?? "")),
+      cell("Signed", one.signed ? "yes" : "no"),
+    );
+    made.cells[2].className = "number";
+    return made;
+  };
+  const none = h("tr", {}, h("td", { colspan: 5, class: "none" }, "None known."));
+  at("neighbours").tBodies[0].replaceChildren(...(list?.length ? list.map(row) : [none]));
 }
 
 const quietly = (work) => soon(() => work().catch(() => {}), 300, 1200);
@@ -167,6 +203,7 @@ const again = {
   interfaces: quietly(interfaces),
 };
 let links = [];
+let names = new Map();
 
 function setState(state) {
   if (at("state").textContent.trim() !== state) at("state").replaceChildren(stateWord(state));
@@ -174,10 +211,15 @@ function setState(state) {
 
 ask("network")
   .then((network) => {
-    links = network.links;
+    const take = (next) => {
+      links = next.links;
+      names = new Map(next.nodes.map((one) => [one.id, one.name]));
+    };
+    take(network);
     const handlers = {
       network(next) {
-        links = next.links;
+        take(next);
+        again.interfaces();
         const me = next.nodes.find((one) => one.id === id);
         if (me) setState(me.state);
       },

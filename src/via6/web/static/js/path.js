@@ -2,6 +2,7 @@
 
 import { ask, newest, nodePath, Refused } from "./api.js";
 import { at, brief, h, refusal, soon } from "./dom.js";
+import { Failures } from "./failures.js";
 import { arrives, isGood, meaning, nodesOf, usedBy, wayList } from "./hops.js";
 
 const WAIT_MS = 150;
@@ -9,14 +10,16 @@ const LONGEST_MS = 500;
 const NOT_HOSTS = /^(127\.|169\.254\.|192\.0\.0\.8$)/;
 
 export class Path {
-  /** `draw(trace, good, fail)` and `undraw()` belong to the picture, `moved(text, good)` to the timeline. */
-  constructor({ draw, undraw, moved, names }) {
-    Object.assign(this, { draw, undraw, moved, names });
+  /** `draw(trace, good, fail)` and `undraw()` belong to the picture, `moved(text, good)` to the timeline, `names()` and
+      `hangsOn(id)` to the network. */
+  constructor({ draw, undraw, moved, names, hangsOn }) {
+    Object.assign(this, { draw, undraw, moved, names, hangsOn });
     this.shown = null; // what the form said when the path was asked for
     this.base = null; // the trace without a failure
     this.order = [""];
     this.failures = [];
     this.askTrace = newest();
+    this.each = new Failures({ choose: (id) => this.choose(id), hangsOn });
     this.again = soon(() => this.show(true), WAIT_MS, LONGEST_MS);
     this.listen();
   }
@@ -30,6 +33,8 @@ export class Path {
     at("swap").hidden = false;
     at("swap").addEventListener("click", () => this.swap());
     at("fail").addEventListener("change", () => this.choose(at("fail").value));
+    at("fail-back").addEventListener("click", () => this.step(-1));
+    at("fail-on").addEventListener("click", () => this.step(1));
     const slide = soon(() => this.shown && this.show(false), 120);
     at("fail-slider").addEventListener("input", () => {
       at("fail").value = this.order[Number(at("fail-slider").value)] ?? "";
@@ -53,6 +58,11 @@ export class Path {
     if (this.shown) this.show(false);
   }
 
+  step(by) {
+    const next = this.order.indexOf(at("fail").value) + by;
+    if (next >= 0 && next < this.order.length) this.choose(this.order[next]);
+  }
+
   async swap() {
     const from = at("from").value;
     at("from").value = at("to").value;
@@ -72,7 +82,7 @@ export class Path {
 
   arrange() {
     const chosen = at("fail").value;
-    const used = this.base ? usedBy(this.base) : new Set();
+    const used = this.base ? usedBy(this.base, this.hangsOn) : new Set();
     const option = (one) => h("option", { value: one.id }, `${one.kind} ${brief(one.name, 60)}`);
     const on = this.failures.filter((one) => used.has(one.id));
     const links = this.failures.filter((one) => !used.has(one.id) && one.kind === "link");
@@ -91,11 +101,20 @@ export class Path {
     const slider = at("fail-slider");
     slider.max = this.order.length - 1;
     slider.value = Math.max(0, this.order.indexOf(chosen));
-    slider.hidden = this.order.length < 2 || !this.shown;
+    at("fail-steps").hidden = this.order.length < 2 || !this.shown;
     this.tellSlider();
+    this.offer();
+  }
+
+  offer() {
+    const { from, to, proto, port } = this.shown ?? {};
+    this.each.offer(this.shown && this.base, this.failures, { from, to, proto, port });
   }
 
   tellSlider() {
+    const now = this.order.indexOf(at("fail").value);
+    at("fail-back").disabled = now <= 0;
+    at("fail-on").disabled = now >= this.order.length - 1;
     at("fail-slider").setAttribute("aria-valuetext", at("fail").selectedOptions[0]?.textContent ?? "nothing fails");
   }
 
@@ -158,15 +177,21 @@ export class Path {
         if (live && this.base) this.tell(base);
         this.base = base;
       }
-      trace = fail ? await this.askTrace("trace", { ...query, fail }) : this.base;
-      if (!trace) return;
     } catch (error) {
       this.fail(error);
       return;
     }
+    try {
+      trace = fail ? await this.askTrace("trace", { ...query, fail }) : this.base;
+      if (!trace) return;
+    } catch (error) {
+      if (error.status !== 400) return this.fail(error);
+      trace = { hops: [], refused: error.error }; // where it begins is gone, too
+    }
     if (fail !== at("fail").value) return;
     this.answer(trace, fail);
-    this.draw(trace, arrives(trace), fail);
+    if (live) this.offer();
+    this.draw(trace, !trace.refused && arrives(trace), fail);
     const words = new URLSearchParams(
       Object.entries({
         from: this.shown.words[0],
@@ -185,7 +210,7 @@ export class Path {
     if (was === is && this.base.disposition === now.disposition) return;
     const way = nodesOf(now)
       .map((one) => brief(one, 24))
-      .join(" > ");
+      .join(" → ");
     this.moved(`${this.label()} now goes ${way}${isGood(now) ? "" : `: ${meaning(now.disposition)}`}`, isGood(now));
   }
 
@@ -195,6 +220,8 @@ export class Path {
 
   fail(error) {
     at("verdict").hidden = true;
+    at("each").hidden = true;
+    this.each.word = "";
     at("answer").replaceChildren(refusal(error instanceof Refused ? error : new Refused(String(error))));
     this.undraw();
   }
@@ -208,7 +235,16 @@ export class Path {
     return h("details", { class: "back-way", open }, h("summary", {}, summary), wayList(trace.back, "Back", "back"));
   }
 
+  gone(why) {
+    const name = brief(at("fail").selectedOptions[0]?.textContent ?? "this", 60);
+    at("verdict").hidden = false;
+    at("verdict").className = "verdict bad";
+    at("verdict").replaceChildren(h("b", {}, `If ${name} fails: `), why.replace(/^from: /, ""), ".");
+    at("answer").replaceChildren();
+  }
+
   answer(trace, fail) {
+    if (trace.refused) return this.gone(trace.refused);
     const good = arrives(trace);
     const sentence = (way) =>
       isGood(way) ? meaning(way.disposition) : `it does not arrive: ${meaning(way.disposition)}`;

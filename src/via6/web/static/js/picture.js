@@ -3,14 +3,16 @@
 
 import cytoscape from "/vendor/cytoscape/cytoscape.js";
 import { brief, count, soon } from "./dom.js";
+import { Flight } from "./flight.js";
+import { Labels, RANKS } from "./labels.js";
 import { arrange } from "./layout.js";
-import { look } from "./look.js";
-import { common, islandKey, memberKey, nodeKey, sceneOf } from "./scene.js";
+import { look, palette } from "./look.js";
+import { common, islandKey, memberKey, nodeKey, sceneOf, usualCost } from "./scene.js";
 
 const PULSE_MS = 1600;
-const LARGE = 120;
-const BEND = 15;
-const TOOLS = 45;
+const WAS_MS = 3500;
+const BESIDE = 6; // pixels of the path from its link
+const margins = (width) => ({ top: width < 600 ? 84 : 72, bottom: 40, side: width < 600 ? 34 : 66 }); // tools above, words beside and below
 
 // A large network drawn small: lines and nodes stay visible.
 const thickness = (zoom) =>
@@ -19,11 +21,6 @@ const thickness = (zoom) =>
     [0.35, 2.2],
     [0.6, 1.5],
   ].find(([below]) => zoom < below)?.[1] ?? 1;
-
-// Each setting makes cytoscape work the style out again.
-function set(element, name, value) {
-  if (element.data(name) !== value) element.data(name, value);
-}
 
 export class Picture {
   constructor(container, { chosen, opened }) {
@@ -34,16 +31,26 @@ export class Picture {
     this.standsFor = new Map(); // key of a line -> ids of links
     this.pulses = new Map();
     this.known = "";
+    this.drawn = ""; // the path, as a word
+    this.pointed = null; // the element that the mouse is over
     container.querySelector(".waiting")?.remove();
     this.cy = cytoscape({
       container,
       elements: [],
-      style: look(false),
+      style: look(),
       minZoom: 0.08,
       maxZoom: 3.5,
       boxSelectionEnabled: false,
       selectionType: "single",
     });
+    this.colours = palette();
+    this.labels = new Labels(container, this.cy, (element) => this.written(element));
+    this.labels.restyle(this.colours);
+    this.flight = new Flight(container, this.cy, (name) => this.colours(name));
+    this.cy.on("mouseover mouseout", "node, edge", (event) => this.point(event));
+    this.cy.on("dragfree", "node", () => this.redraw());
+    this.cy.on("position", "node", () => this.labels.touch());
+    this.cy.on("select unselect", () => this.labels.touch());
     this.cy.on(
       "zoom",
       soon(() => thickness(this.cy.zoom()) !== this.thick && this.restyle(), 60),
@@ -67,9 +74,18 @@ export class Picture {
     }).observe(container);
   }
 
-  restyle(zoom = this.cy.zoom(), number = this.cy.nodes().length) {
+  restyle(zoom = this.cy.zoom()) {
     this.thick = thickness(zoom);
-    this.cy.style(look(number > LARGE, this.thick, this.ratio() < 0.9));
+    this.colours = palette();
+    this.labels.restyle(this.colours);
+    this.cy.style(look(this.thick));
+    this.labels.touch();
+  }
+
+  point({ type, target }) {
+    this.container.style.cursor = type === "mouseover" && this.described(target) ? "pointer" : "";
+    this.pointed = type === "mouseover" ? target : null;
+    this.labels.touch();
   }
 
   // --- the network ---
@@ -78,8 +94,11 @@ export class Picture {
   show(network) {
     this.network = network;
     this.links = new Map(network.links.map((one) => [one.id, one]));
-    const { elements, through, standsFor, home } = sceneOf(network);
-    Object.assign(this, { through, standsFor, home });
+    const { elements, through, standsFor, home, minor } = sceneOf(network);
+    Object.assign(this, { through, standsFor, home, minor });
+    this.nodes = new Map(network.nodes.map((one) => [nodeKey(one.id), one]));
+    this.islands = new Map(network.islands.map((one) => [islandKey(one.id), one]));
+    this.usual = usualCost(network);
     const form = elements
       .map((one) => `${one.data.id} ${one.classes}`)
       .sort()
@@ -90,6 +109,7 @@ export class Picture {
       for (const node of network.nodes) this.paintNode(node);
       for (const key of this.standsFor.keys()) this.paintLine(key);
     });
+    this.labels.touch();
     this.known = form;
   }
 
@@ -100,12 +120,12 @@ export class Picture {
     const kept = nodes.filter((id) => places.has(id)).length;
     // A few that are new stand beside their neighbours; many new ones are a new picture.
     const arranged =
-      kept > nodes.length * 0.7 ? this.beside(nodes, edges, places) : arrange(nodes, edges, this.ratio());
+      kept > nodes.length * 0.7 ? this.beside(nodes, edges, places) : arrange(nodes, edges, this.ratio(), this.minor);
     this.cy.elements().remove();
     // The style stands before the elements come: working it out twice takes longer than all else.
     if (first) {
       this.frame(arranged.values());
-      this.restyle(this.cy.zoom(), nodes.length);
+      this.restyle(this.cy.zoom());
     }
     this.cy.add(elements.map((one) => (one.group === "nodes" ? { ...one, position: arranged.get(one.data.id) } : one)));
   }
@@ -134,13 +154,9 @@ export class Picture {
   paintNode(node) {
     const element = this.cy.getElementById(nodeKey(node.id));
     const { error = 0, warning = 0 } = node.findings ?? {};
-    const lines = element.hasClass("segment") ? [] : [brief(node.name, 26)];
-    if (node.state === "down") lines.push("✕ down");
-    if (error) lines.push(`▲ ${count(error, "error")}`);
-    else if (warning) lines.push(`△ ${count(warning, "warning")}`);
-    set(element, "label", lines.join("\n"));
     element.toggleClass("down", node.state === "down").toggleClass("unknown", node.state === "unknown");
     element.toggleClass("wrong", error > 0).toggleClass("warned", !error && warning > 0);
+    this.labels.touch();
   }
 
   paintLine(key) {
@@ -148,11 +164,45 @@ export class Picture {
     const element = this.cy.getElementById(key);
     const every = (state) => links.length > 0 && links.every((one) => one.state === state);
     element.toggleClass("down", every("down")).toggleClass("unknown", every("unknown"));
-    const cost =
-      links.length === 1 && links[0].cost !== null && links[0].cost !== undefined && element.data("link")
-        ? `cost ${links[0].cost}`
-        : "";
-    set(element, "label", every("down") ? "✕ down" : cost);
+    this.labels.touch();
+  }
+
+  /** What stands at an element: see labels.js. */
+  written(element) {
+    const chosen = element.selected() || element === this.pointed;
+    const first = (rank) => (chosen ? RANKS.chosen : element.hasClass("on-path") ? RANKS.path : rank);
+    if (element.isEdge()) return this.writtenAt(element, chosen);
+    const island = this.islands.get(element.id());
+    if (island) {
+      const line = { text: island.prefix, colour: "ink", mono: true, size: 11.5 };
+      return { rank: first(RANKS.island), lines: [line] };
+    }
+    const node = this.nodes.get(element.id());
+    if (!node) return null;
+    const host = element.hasClass("host");
+    const lines = [];
+    if (!element.hasClass("segment") || chosen)
+      lines.push({ text: brief(node.name, 26), colour: "ink", bold: !host, size: host ? 12 : 13 });
+    const { error = 0, warning = 0 } = node.findings ?? {};
+    const more = (text, colour) => lines.push({ text, colour, bold: true, size: 11.5 });
+    if (element.hasClass("fails")) more("✕ fails", "bad");
+    else if (node.state === "down") more("✕ down", "bad");
+    if (error) more(`▲ ${count(error, "error")}`, "bad");
+    else if (warning) more(`△ ${count(warning, "warning")}`, "warn");
+    if (!lines.length) return null;
+    const wrong = node.state === "down" || error > 0 || element.hasClass("fails");
+    return { rank: first(wrong ? RANKS.wrong : host ? RANKS.host : RANKS.router), lines };
+  }
+
+  // Costs are written where they are not the usual one, and at what is chosen.
+  writtenAt(edge, chosen) {
+    const line = (text, colour, rank) => ({ rank, lines: [{ text, colour, bold: colour === "bad", size: 11.5 }] });
+    if (edge.hasClass("fails")) return line("✕ fails", "bad", RANKS.wrong);
+    if (edge.hasClass("down")) return line("✕ down", "bad", RANKS.wrong);
+    const link = this.links.get(edge.data("link"));
+    const cost = link?.cost ?? null;
+    if (cost === null || edge.hasClass("under") || (cost === this.usual && !chosen)) return null;
+    return line(`cost ${cost}`, "soft", chosen ? RANKS.chosen : RANKS.cost);
   }
 
   setLink(id, state) {
@@ -177,27 +227,68 @@ export class Picture {
   // --- paths ---
 
   clearPath() {
+    this.flight.stop();
+    this.drawn = "";
+    this.base = null;
+    this.wipe();
+    this.labels.touch();
+  }
+
+  wipe() {
     this.cy.batch(() => {
       this.cy.elements(".path").remove();
-      this.cy.elements().removeClass("aside under ends-good ends-bad fails");
+      this.cy.elements().removeClass("aside under on-path ends-good ends-bad fails");
     });
   }
 
-  /** Draws the way there (solid) and back (dashed) of a trace; `fail` is what has failed in it. */
+  /** Draws the way there (solid) and back (dashed) of a trace; `fail` is what has failed in it. A path that moves leaves
+      its old lines for a moment. */
   drawPath(trace, good, fail = "") {
-    this.clearPath();
+    const ways = [trace, trace.back].filter(Boolean).map((way) => way.hops.map((hop) => [hop.node_id, hop.link_id]));
+    const word = JSON.stringify([ways, good, fail]);
+    if (word === this.drawn && this.cy.elements(".path").length) return;
+    const before = this.drawn ? this.cy.elements(".path").jsons() : [];
+    this.drawn = word;
+    this.asked = [trace, good, fail];
+    this.wipe();
     this.cy.batch(() => {
       const used = new Set();
       this.drawWay(trace.hops, "there", used);
       if (trace.back) this.drawWay(trace.back.hops, "back", used);
+      for (const key of used) this.cy.getElementById(key).addClass("on-path");
       this.markEnd(trace, good);
-      for (const key of this.through.get(fail)?.lines ?? [nodeKey(fail)]) this.cy.getElementById(key).addClass("fails");
+      for (const key of this.through.get(fail)?.lines ?? [nodeKey(fail)]) {
+        this.cy.getElementById(key).addClass("fails");
+        used.add(key);
+      }
       if (this.cy.nodes().length > 14)
         this.cy
           .elements()
           .filter((one) => !used.has(one.id()) && !one.hasClass("path") && !one.hasClass("down"))
           .addClass("aside");
     });
+    const now = this.cy.elements(".path").jsons();
+    if (!fail) this.base = now;
+    this.leave(fail ? (this.base ?? []) : before, fail ? 0 : WAS_MS);
+    this.labels.touch();
+    this.flight.begin(this.cy.elements(".path").not(".was").toArray());
+  }
+
+  // The lines that the path has no more; those of the path without a failure stay.
+  leave(before, ms) {
+    clearTimeout(this.leaving);
+    const now = new Set(
+      this.cy.elements(".path").map((one) => `${one.data("source")} ${one.data("target")} ${one.hasClass("there")}`),
+    );
+    for (const { data, classes } of before) {
+      const there = classes.includes("there");
+      if (now.has(`${data.source} ${data.target} ${there}`)) continue;
+      if (!this.cy.getElementById(data.source).length || !this.cy.getElementById(data.target).length) continue;
+      const old = { ...data, id: `was ${data.source} ${data.target} ${there}` };
+      if (this.cy.getElementById(old.id).length) continue;
+      this.cy.add({ group: "edges", data: old, classes: `path was ${there ? "there" : "back"}`, selectable: false });
+    }
+    if (ms) this.leaving = setTimeout(() => this.cy.elements(".was").remove(), ms);
   }
 
   drawWay(hops, kind, used) {
@@ -213,18 +304,31 @@ export class Picture {
         this.cy.getElementById(line).addClass("under");
       }
       for (const stop of stops) used.add(stop);
-      for (let m = 0; m + 1 < stops.length; m++) this.drawStep(stops[m], stops[m + 1], kind, n, m);
+      for (let m = 0; m + 1 < stops.length; m++)
+        this.drawStep(stops[m], stops[m + 1], m + 2 === stops.length ? `${kind} headed` : kind, `${kind} ${n} ${m}`);
     }
   }
 
-  drawStep(source, target, kind, n, m) {
-    if (!this.cy.getElementById(source).length || !this.cy.getElementById(target).length) return;
+  drawStep(source, target, classes, key) {
+    const [a, b] = [source, target].map((one) => this.cy.getElementById(one));
+    if (!a.length || !b.length) return;
+    const [x, y] = [b.position("x") - a.position("x"), b.position("y") - a.position("y")];
+    const far = (BESIDE * Math.min(this.thick, 2)) / Math.max(1, Math.hypot(x, y));
+    const beside = `${(-y * far).toFixed(2)}px ${(x * far).toFixed(2)}px`; // on its right
     this.cy.add({
       group: "edges",
-      data: { id: `p ${kind} ${n} ${m}`, source, target, bend: BEND, label: "" },
-      classes: `path ${kind}`,
+      data: { id: `p ${key}`, source, target, beside },
+      classes: `path ${classes}`,
       selectable: false,
     });
+  }
+
+  /** As it is drawn now, after nodes were moved. */
+  redraw() {
+    if (!this.drawn) return;
+    const [trace, good, fail] = this.asked;
+    this.drawn = "";
+    this.drawPath(trace, good, fail);
   }
 
   /** How a hop is drawn: through the link that it takes, else through an island of both nodes, else straight. */
@@ -256,21 +360,19 @@ export class Picture {
     const [width, height] = [this.container.clientWidth, this.container.clientHeight];
     const box = { x1: Infinity, x2: -Infinity, y1: Infinity, y2: -Infinity };
     for (const { x, y } of places) {
-      box.x1 = Math.min(box.x1, x - 60); // with what is written below a node
-      box.x2 = Math.max(box.x2, x + 60);
-      box.y1 = Math.min(box.y1, y - 20);
-      box.y2 = Math.max(box.y2, y + 45);
+      box.x1 = Math.min(box.x1, x);
+      box.x2 = Math.max(box.x2, x);
+      box.y1 = Math.min(box.y1, y);
+      box.y2 = Math.max(box.y2, y);
     }
-    box.w = box.x2 - box.x1;
-    box.h = box.y2 - box.y1;
-    if (!width || !(box.w > 0)) return;
-    const edge = Math.min(20, width / 20);
-    const top = TOOLS + edge; // the tools lie over the upper edge
-    const zoom = Math.min(1.5, (width - 2 * edge) / box.w, (height - top - edge) / Math.max(1, box.h));
+    if (!width || !(box.x2 >= box.x1)) return;
+    const { top, bottom, side } = margins(width);
+    const [w, h] = [Math.max(60, width - 2 * side), Math.max(60, height - top - bottom)];
+    const zoom = Math.min(1.6, w / Math.max(1, box.x2 - box.x1), h / Math.max(1, box.y2 - box.y1));
     this.cy.zoom(Math.max(this.cy.minZoom(), zoom));
     this.cy.pan({
-      x: width / 2 - zoom * (box.x1 + box.w / 2),
-      y: top + (height - top - edge) / 2 - zoom * (box.y1 + box.h / 2),
+      x: side + w / 2 - (this.cy.zoom() * (box.x1 + box.x2)) / 2,
+      y: top + h / 2 - (this.cy.zoom() * (box.y1 + box.y2)) / 2,
     });
   }
 

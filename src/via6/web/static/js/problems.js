@@ -5,6 +5,7 @@ import { at, breaks, brief, count, h, nodeLink, refusal, soon } from "./dom.js";
 import { meaning } from "./hops.js";
 
 const NODES = 12; // of which the findings themselves are shown here; of more their number is
+const FINDINGS = 4; // of one node
 const PROBLEMS = 40;
 
 export class Problems {
@@ -56,7 +57,10 @@ export class Problems {
       nodeLink(node.id, node.name),
       ": ",
       counts,
-      roots.map((one) => this.finding(one, open)),
+      roots.slice(0, FINDINGS).map((one) => this.finding(one, open)),
+      roots.length > FINDINGS
+        ? h("p", { class: "note" }, h("a", { href: `/nodes/${encodeURIComponent(node.id)}` }, `${roots.length - FINDINGS} more`))
+        : null,
     );
   }
 
@@ -131,7 +135,7 @@ export class Problems {
         `: ${one.why || meaning(one.disposition)} `,
         h("code", {}, one.disposition),
       ),
-      one.path.length > 1 ? h("p", { class: "note" }, one.path.map((name) => brief(name, 24)).join(" > ")) : null,
+      one.path.length > 1 ? h("p", { class: "note" }, one.path.map((name) => brief(name, 24)).join(" → ")) : null,
       button,
     );
   }

@@ -19,20 +19,24 @@ function findings(found) {
 
 const cell = (label, name, ...children) => h("td", { "data-label": label, class: name || null }, ...children);
 
+// A looking glass tells nothing of findings.
+const glass = () => !at("verify");
+
 function nodeRow(node) {
+  const shared = node.software === "link";
   return h(
     "tr",
     { "data-id": node.id },
     h("th", { scope: "row" }, nodeLink(node.id, node.name)),
     cell("State", "is", stateWord(node.state)),
-    cell("Kind", "", node.kind),
-    cell("Software", "", node.software ?? ""),
+    cell("Kind", "", shared ? "shared link" : node.kind),
+    cell("Software", "", shared ? "" : (node.software ?? "")),
     cell(
       "Islands",
       "",
       node.islands.map((one) => [h("code", {}, one), " "]),
     ),
-    cell("Findings", "found", findings(node.findings)),
+    glass() ? null : cell("Findings", "found", findings(node.findings)),
   );
 }
 
@@ -96,7 +100,7 @@ export function refresh(network) {
       const row = there.get(one.id);
       const shown = row?.querySelector(".state");
       if (shown && shown.textContent !== one.state) mark(row, one.state);
-      if (table === "nodes") row?.querySelector(".found").replaceChildren(...findings(one.findings).filter(Boolean));
+      if (table === "nodes") row?.querySelector(".found")?.replaceChildren(...findings(one.findings).filter(Boolean));
     }
   }
 }
@@ -118,5 +122,5 @@ export function setFindings(id, found) {
   rows("nodes")
     .get(id)
     ?.querySelector(".found")
-    .replaceChildren(...findings(found).filter(Boolean));
+    ?.replaceChildren(...findings(found).filter(Boolean));
 }
