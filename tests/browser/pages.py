@@ -178,7 +178,8 @@ def fits(page: Page) -> bool:
 
 def faults_of_access(page: Page) -> list[str]:
     """What axe-core calls serious or critical."""
-    page.evaluate(AXE.read_text())
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE.read_text())
     found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
     return [
         f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']][:5]}"

@@ -108,6 +108,9 @@ def test_a_desktop(lab: state.LabState, web: Start, browser: Chromium) -> None:
         until(page, lambda: terminal(page), "a picture with a terminal")
         assert fits(page)
         browser.keep(page, "desktop-phone")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert faults_of_access(page) == []
 
 
 def test_a_connection_that_breaks(lab: state.LabState, web: Start, browser: Chromium) -> None:

@@ -78,7 +78,9 @@ def test_a_cut_link_turns_red_and_the_path_moves(lab: str, web: Start, browser: 
         run("ip", "-n", there.nodes["r1"], "link", "set", device, "down")
         until(page, lambda: lines(page, "edge.down"), "the red line")
         print(f"red {time.monotonic() - began:.2f} s after `ip link set down` began")
+        until(page, lambda: lines(page, ".path.was"), "what the path was")
         until(page, lambda: page.locator("#links .state.down").count(), "the table's row")
+        assert f"The link r1 to {middle} is down." in page.inner_text("#summary.bad")
         until(page, lambda: f"{other}" in page.locator("#answer .hops").first.inner_text(), "the new path", timeout=30)
         until(page, lambda: "down" in page.inner_text("#timeline"), "the timeline")
         until(page, lambda: "now goes" in page.inner_text("#timeline"), "the timeline's line about the path")
@@ -86,6 +88,7 @@ def test_a_cut_link_turns_red_and_the_path_moves(lab: str, web: Start, browser: 
 
         run("ip", "-n", there.nodes["r1"], "link", "set", device, "up")
         until(page, lambda: not lines(page, "edge.down"), "the repair", timeout=30)
+        until(page, lambda: not lines(page, ".path.was"), "the end of what the path was")
         browser.keep(page, "live-mended")
     with browser.page(server, "/nodes/r1") as page:
         until(page, lambda: device in page.inner_text("#timeline"), "the node's timeline")

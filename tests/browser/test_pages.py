@@ -56,6 +56,7 @@ def test_the_network(ring: Web, browser: Chromium, size: tuple[int, int], scheme
         assert lines(page, ".path.back") >= 1
         assert page.locator("#answer .hops").first.inner_text().count("10.4.0") >= 1
         until(page, lambda: page.locator("#finding-counts details").count(), "the doctor's findings")
+        assert "The doctor finds" in page.inner_text("#summary.bad")
         assert fits(page)
         page.evaluate("() => scrollTo(0, 0)")
         browser.keep(page, f"path-{name}")
@@ -82,6 +83,107 @@ def test_a_failure_shows_where_the_packet_goes_then(ring: Web, browser: Chromium
         assert lines(page, ".fails") == 0
 
 
+def test_each_failure_of_a_path(ring: Web, browser: Chromium) -> None:
+    with browser.page(ring) as page:
+        drawn(page)
+        ask(page, "r3", "10.1.0.1")  # through r4; r2 drops what comes from r3
+        nodes = page.locator("#answer .hops").first.locator(".hop a").all_inner_texts()
+        page.click("#each-begin")
+        until(page, lambda: page.locator("#each-answer .fate").count(), "all of them")
+        rows = page.locator("#each-answer li")
+        assert rows.count() == 2 * len(nodes) - 3  # its links, and the nodes between its ends
+        assert (
+            page.locator("#each-answer li.good").count() + page.locator("#each-answer li.bad").count() == rows.count()
+        )
+        browser.keep(page, "each-failure")
+        rows.first.locator("button").click()
+        until(page, lambda: "fails" in page.inner_text("#verdict"), "the path after the first of them")
+        assert page.input_value("#fail") != ""
+        assert lines(page, ".fails") >= 1
+        assert lines(page, ".path.was") >= 1  # what it was without the failure
+        assert rows.count() == 2 * len(nodes) - 3
+        page.click("#fail-back")
+        page.click("#clear")
+        assert not page.is_visible("#each")
+        assert lines(page, ".path") == 0
+
+
+def test_words_do_not_lie_over_each_other(tmp_path: Path, web: Start, browser: Chromium) -> None:
+    """Forty routers: all of them have their names on a large screen, and no name hides another."""
+    graph = networkx.convert_node_labels_to_integers(networkx.circular_ladder_graph(20), first_label=1)
+    server = web("--snapshots", put(tmp_path / "forty", big_network(graph)))
+    placed = """() => window.via6.picture.labels.placed.map(({ box, label }) =>
+      [label.lines[0].text, label.rank, box.x1, box.y1, box.x2, box.y2])"""
+    for size in (DESKTOP, PHONE):
+        with browser.page(server, "/", size) as page:
+            drawn(page)
+            until(page, lambda page=page: page.evaluate(placed), "the words")
+            words = page.evaluate(placed)
+            names = {one[0] for one in words}
+            if size == DESKTOP:
+                assert names >= {f"r{n}" for n in range(1, 41)}
+            quiet = [one for one in words if one[1] > 2]  # what is wrong is written in any case
+            for n, (text, _, x1, y1, x2, y2) in enumerate(quiet):
+                for other, _, u1, v1, u2, v2 in quiet[n + 1 :]:
+                    assert not (x1 < u2 and u1 < x2 and y1 < v2 and v1 < y2), (text, other)
+            browser.keep(page, f"forty-{'desktop' if size == DESKTOP else 'phone'}")
+
+
+def test_a_packet_flies_unless_motion_is_not_wanted(ring: Web, browser: Chromium) -> None:
+    flying = "() => window.via6.picture.flight.canvas !== null"
+    for motion in ("no-preference", "reduce"):
+        with browser.page(ring, reduced_motion=motion) as page:
+            drawn(page)
+            page.fill("#from", "r3")
+            page.fill("#to", "10.4.0.1")
+            page.click("#path button.main")
+            if motion == "reduce":
+                until(page, lambda page=page: lines(page, ".path"), "the path")
+                assert not page.evaluate(flying)
+            else:
+                until(page, lambda page=page: page.evaluate(flying), "the packet")
+                until(page, lambda page=page: not page.evaluate(flying), "its end")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_no_page_keeps_anybody_out(ring: Web, browser: Chromium, size: tuple[int, int]) -> None:
+    """What axe-core says of each page in both schemes; the network's own, with a path, and a desktop have theirs."""
+    name = "desktop" if size == DESKTOP else "phone"
+    ring.examined()
+    kinds = ("node", "glass", "refusal")
+    pages = ("/nodes/r2?match=10.4.0.77", "/glass?node=r3&match=10.4.0.77", "/nodes/none")
+    with browser.page(ring, pages[0], size) as page:
+        page.expected = ["404"]  # type: ignore[attr-defined]
+        for n, path in enumerate(pages):
+            page.goto(ring.url + path)
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                assert faults_of_access(page) == [], (path, scheme)
+                assert fits(page), path
+                browser.keep(page, f"{kinds[n]}-{name}-{scheme}")
+
+
+def test_fingers_find_what_they_touch(ring: Web, browser: Chromium) -> None:
+    """On a phone no button or field is lower than 40 pixels, and a node that is touched says what it is."""
+    small = """() => [...document.querySelectorAll("button, input:not([type=range], [type=checkbox]), select, .top a")]
+      .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 40).map((one) => one.outerHTML)"""
+    with browser.page(ring, "/", PHONE) as page:
+        drawn(page)
+        ask(page, "r3", "10.4.0.1")
+        at = page.evaluate("""() => {
+          const place = document.getElementById("picture");
+          place.scrollIntoView();
+          const { x, y } = window.via6.picture.cy.getElementById("n r3").renderedPosition();
+          const box = place.getBoundingClientRect();
+          return [box.x + x, box.y + y];
+        }""")
+        page.touchscreen.tap(*at)
+        until(page, lambda: "r3" in page.inner_text("#about"), "the node that was touched")
+        assert page.evaluate(small) == []
+        page.goto(f"{ring.url}/nodes/r2")
+        assert page.evaluate(small) == []
+
+
 def test_problems_and_their_remedies(ring: Web, browser: Chromium) -> None:
     with browser.page(ring) as page:
         drawn(page)
@@ -100,6 +202,8 @@ def test_problems_and_their_remedies(ring: Web, browser: Chromium) -> None:
 def test_a_node(ring: Web, browser: Chromium, size: tuple[int, int]) -> None:
     with browser.page(ring, "/nodes/r2", size) as page:
         assert "forwarding" in page.locator(".finding .remedy").first.inner_text()
+        assert page.locator("#neighbours tbody a").all_inner_texts() == ["r1", "r3"]
+        assert page.locator("#interfaces tbody a").all_inner_texts() == ["r1", "r3"]
         page.fill("#match", "10.4.0.77")
         until(page, lambda: "10.4.0.0/24" in page.inner_text("#longest"), "the longest match")
         assert page.locator("#routes tr.chosen").count() >= 1
@@ -112,7 +216,7 @@ def test_a_node(ring: Web, browser: Chromium, size: tuple[int, int]) -> None:
         assert fits(page)
         assert faults_of_access(page) == []
         page.evaluate("() => scrollTo(0, 0)")
-        browser.keep(page, f"node-{'desktop' if size == DESKTOP else 'phone'}")
+        browser.keep(page, f"search-{'desktop' if size == DESKTOP else 'phone'}")
 
 
 def test_without_scripts(ring: Web, browser: Chromium) -> None:
@@ -121,6 +225,8 @@ def test_without_scripts(ring: Web, browser: Chromium) -> None:
         assert page.locator("#links tbody tr").count() == 4
         assert page.locator("#islands tbody tr").count() == 4
         assert page.locator("#answer .hops li").count() >= 2
+        assert "The doctor finds" in page.inner_text("#summary")
+        assert "only with scripts" in page.inner_text("#live") or "not live" in page.inner_text("#live")
         browser.keep(page, "without-scripts")
         page.click("#nodes a >> text=r2")
         assert "forwarding" in page.inner_text("#findings")

@@ -168,9 +168,11 @@ function about(what) {
     if (!node) return place.replaceChildren();
     const put = (field, text) =>
       h("button", { type: "button", class: "tiny", onclick: () => path.set(field, node.name) }, text);
+    const words = node.software === "link" ? ["shared link", node.state] : [node.kind, node.state, node.software];
     return place.replaceChildren(
       nodeLink(node.id, brief(node.name, 80)),
-      ` ${node.kind}, ${node.state}${node.software ? `, ${node.software}` : ""} `,
+      ` ${words.filter(Boolean).join(", ")} `,
+      ...node.islands.slice(0, 3).flatMap((one) => [h("code", {}, one), " "]),
       put("from", "From here"),
       " ",
       put("to", "To here"),
@@ -224,6 +226,8 @@ function keys(event) {
   event.preventDefault();
 }
 
+const HINT = "Arrow keys go from node to node; Enter opens one, F and T put it into From and To; + and \u2212 zoom.";
+
 async function draw() {
   const place = at("picture");
   if (place.dataset.vendor !== "yes") return;
@@ -234,6 +238,10 @@ async function draw() {
   place.setAttribute("role", "application");
   place.setAttribute("aria-roledescription", "picture of a network");
   place.addEventListener("keydown", keys);
+  place.addEventListener("focus", () => {
+    if (place.matches(":focus-visible") && !at("about").hasChildNodes()) at("about").append(HINT);
+  });
+  place.addEventListener("blur", () => at("about").textContent === HINT && at("about").replaceChildren());
   at("tools").hidden = false;
   at("zoom-in").addEventListener("click", () => picture.zoom(1.25));
   at("zoom-out").addEventListener("click", () => picture.zoom(0.8));

@@ -7,7 +7,7 @@ const RINGS = ["wrong", "warned", "ends-good", "ends-bad"];
 const GAP = 5;
 const CELL = 64;
 const CLEAR = 12; // between words and the lines of their node
-const NEAR = 0.52; // zoomed out further, islands and hosts have no names
+const NEAR = 0.44; // zoomed out further, islands and hosts have no names
 
 export const RANKS = { chosen: 0, path: 1, wrong: 2, router: 3, island: 4, host: 5, cost: 6 };
 
@@ -152,11 +152,14 @@ export class Labels {
     this.stale = false;
   }
 
-  // Where each label stands, for this zoom; the pan moves them all.
+  // Where each label stands, for this zoom; the pan moves them all. Of the places for one, those within the view are
+  // better, as it is now.
   place(zoom) {
     if (this.stale) this.gather();
     this.zoom = zoom;
     this.placed = [];
+    const left = -this.cy.pan().x;
+    this.view = [left, left + this.container.clientWidth];
     const taken = new Taken();
     const at = (one) => ({ x: one.position("x") * zoom, y: one.position("y") * zoom });
     for (const [one, w, h] of this.bodies) {
@@ -209,7 +212,8 @@ export class Labels {
       if (!free && !force) continue;
       const crossed = (one) => lines.filter(([a, b]) => crosses(one, a.x, a.y, b.x, b.y)).length;
       const around = { x1: x1 - CLEAR, x2: box.x2 + CLEAR, y1, y2: box.y2 };
-      const cost = (free ? 0 : 100) + 5 * crossed(box) + 1.6 * crossed(around) + n;
+      const out = Math.max(0, this.view[0] - x1, box.x2 - this.view[1]);
+      const cost = (free ? 0 : 100) + 5 * crossed(box) + 1.6 * crossed(around) + n + Math.min(20, out);
       if (cost < least) [least, best] = [cost, box];
     }
     return best;
