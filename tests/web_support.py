@@ -127,9 +127,9 @@ class Program:
 @contextlib.contextmanager
 def program(*args: str, netns: str = "") -> Iterator[Program]:
     """Starts it on a free port of [::1] and waits until it says that it listens."""
-    prefix = ["ip", "netns", "exec", netns] if netns else []
+    where = ["-n", netns] if netns else []
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "via6", "web", *args, "--listen", "[::1]:0"],
+        [sys.executable, "-m", "via6", *where, "web", *args, "--listen", "[::1]:0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None
@@ -155,16 +155,27 @@ class Event:
 
 
 def events(address: str, seconds: float, last: int | None = None, query: str = "") -> Generator[Event, None, None]:
-    """Events as they come, for so long."""
+    """Events as they come, for so long. The server knows of us when this returns."""
     headers = {"Host": "localhost", **({"Last-Event-ID": str(last)} if last is not None else {})}
     parts = urlsplit(address)
-    deadline = time.monotonic() + seconds
-    fields: dict[str, str] = {}
-    closing = contextlib.ExitStack()
     peer = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
     try:
         peer.request("GET", f"/api/events{query}", headers=headers)
-        answer = closing.enter_context(contextlib.closing(peer.getresponse()))
+        answer = peer.getresponse()
+    except BaseException:
+        peer.close()
+        raise
+    found = _events(peer, answer, time.monotonic() + seconds)
+    next(found)  # so that closing it closes them
+    return found  # type: ignore[return-value]
+
+
+def _events(
+    peer: http.client.HTTPConnection, answer: http.client.HTTPResponse, deadline: float
+) -> Generator[Event | None, None, None]:
+    fields: dict[str, str] = {}
+    with contextlib.closing(peer), contextlib.closing(answer), contextlib.suppress(TimeoutError):
+        yield None
         assert answer.status == 200, answer.read()
         while time.monotonic() < deadline and (octets := answer.readline()):
             line = octets.decode().rstrip("\n")
@@ -174,11 +185,6 @@ def events(address: str, seconds: float, last: int | None = None, query: str = "
             elif "event" in fields:
                 yield Event(fields["event"], int(fields["id"]), json.loads(fields["data"]), time.monotonic())
                 fields = {}
-    except TimeoutError:
-        return
-    finally:
-        closing.close()
-        peer.close()
 
 
 def first(found: Iterator[Event], wanted: Callable[[Event], bool]) -> Event:

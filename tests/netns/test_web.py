@@ -73,9 +73,9 @@ def test_a_lab_is_shown_and_a_cut_is_told(lab: str) -> None:
         settled(web)
         told = web.get("/api/network").json()
         assert {n["id"]: n["kind"] for n in told["nodes"]} == {
-            "h1": "host", "r1": "router", "r2": "router", "r3": "router",
+            "h1": "host", "r1": "router", "r2": "router", "r2-h": "host", "r3": "router", "r3-h": "host",
         }  # fmt: skip
-        assert [x["id"] for x in told["links"] if x["id"].startswith("r")] == [
+        assert [x["id"] for x in told["links"] if ".lan" not in x["id"]] == [
             "r1.eth1--r2.eth1", "r1.eth2--r3.eth2", "r2.eth2--r3.eth1",
         ]  # fmt: skip
         assert (told["live"], told["source"], told["title"]) == (True, "lab", lab)
@@ -113,12 +113,13 @@ def test_what_the_doctor_finds_is_told(lab: str) -> None:
     with program("--lab", lab) as web:
         settled(web)
         with closing(events(web.address, 60)) as stream:
-            run("ip", "netns", "exec", f"{lab}.r2", "sysctl", "-qw", "net.ipv4.conf.eth1.forwarding=0")
-            told = first(stream, lambda e: e.kind == "findings" and e.data["node"] == "r2" and e.data["error"] > 0)
-            assert told.data["error"] >= 1
+            # Not forwarding: that the daemon puts back at once.
+            run("ip", "netns", "exec", f"{lab}.r2", "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+            told = first(stream, lambda e: e.kind == "findings" and e.data["node"] == "r2" and e.data["warning"] > 0)
+            assert told.data["warning"] >= 1
             found = {one["code"]: one for one in web.get("/api/nodes/r2/findings").json()}
-            assert f"{lab}.r2" in found["forwarding-off"]["remedy"]
-            subprocess.run(["sh", "-c", found["forwarding-off"]["remedy"]], check=True)
+            assert f"{lab}.r2" in found["rp-filter-strict"]["remedy"]
+            subprocess.run(["sh", "-c", found["rp-filter-strict"]["remedy"]], check=True, stdout=subprocess.DEVNULL)
             first(stream, lambda e: e.kind == "findings" and e.data == {"node": "r2", "error": 0, "warning": 0})
         nft = "add table inet via6web; add chain inet via6web f { type filter hook forward priority 0; policy drop; }"
         with closing(events(web.address, 60)) as stream:
@@ -145,7 +146,7 @@ def test_a_lab_that_goes_and_returns(lab: str, tmp_path: Path) -> None:
     with program("--lab", lab) as web:
         settled(web)
         via6("lab", "down", lab)
-        wait_until(lambda: web.get("/healthz").json()["down"] == 4, 20)
+        wait_until(lambda: web.get("/healthz").json()["down"] == 6, 20)
         assert {n["state"] for n in web.get("/api/network").json()["nodes"]} == {"down"}
         # Nothing of the old lab is held: its namespaces are gone, and so are their interfaces.
         again = tmp_path / f"{lab}.toml"

@@ -223,7 +223,8 @@ def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
         assert set(ids) == {node.name for node in hostile()}
         asked = ids[HOSTILE]
         pages = ["/", "/glass", f"/nodes/{asked}", f"/?from={asked}&to=10.2.0.1",
-                 f"/glass?node={asked}&match=10.2.0.1", "/?from=<script>&to=<script>", "/?fail=%22%3E%3Cscript%3E&from=r1&to=10.2.0.1",
+                 f"/glass?node={asked}&match=10.2.0.1", "/?from=<script>&to=<script>",
+                 "/?fail=%22%3E%3Cscript%3E&from=r1&to=10.2.0.1",
                  f"/nodes/{asked}?match=<script>", "/nodes/<script>",
                  *(f"/nodes/{one}" for one in ids.values())]  # fmt: skip
         for page in pages:

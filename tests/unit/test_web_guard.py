@@ -244,7 +244,8 @@ def test_long_questions_are_refused(web: Served) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd",
-     "/static/%2fetc/passwd", "/vendor/../../../pyproject.toml", "/static/css/../../guard.py", "/static/", "/static", "/static/\0", "/%00",
+     "/static/%2fetc/passwd", "/vendor/../../../pyproject.toml",
+     "/static/css/../../guard.py", "/static/", "/static", "/static/\0", "/%00",
      "/static/%c0%ae%c0%ae/app.py", "/nodes/../api/network", "/nodes/%2e%2e", "/api/nodes/..", "/static/css"],
 )  # fmt: skip
 def test_no_file_outside_is_served(web: Served, path: str) -> None:

@@ -174,6 +174,8 @@ def dispatch(argv: list[str]) -> int:
     if args.netns:
         from via6.kernel.netns import enter
 
+        if hasattr(module, "before_netns"):  # what belongs to the namespace that we come from
+            module.before_netns(args)
         enter(args.netns)
     code: int = module.run(args)
     return code

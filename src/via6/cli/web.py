@@ -8,6 +8,8 @@ It listens on [::1]:8046, which only this machine reaches. Elsewhere it wants a 
 as http://ADDRESS/?token=TOKEN. --glass is for strangers: fewer pages, no findings, addresses of management hidden, and
 so many questions at a time; that needs no token.
 
+With -n it shows that namespace, and listens where it was typed: that is where the browser is.
+
 /api/openapi.json describes the API, /metrics is for Prometheus. It works without any internet.
 
 examples:
@@ -61,17 +63,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
-    _understand(args)
-    need_libraries()
+    if not args.netns:
+        before_netns(args)
     from via6.collect import local
     from via6.web import serve
+    from via6.web.settings import is_loopback
 
-    host, port, loopback = _where(args)
-    names = local.names()
-    web = _web(args, loopback, names)
-    sock = serve.listener(host, port)
-    serve.serve(web, sock, lambda address: _say(args, address))
+    with args.sock as sock:
+        web = _web(args, is_loopback(sock.getsockname()[0]), local.names())
+        serve.serve(web, sock, lambda address: _say(args, address))
     return OK
+
+
+def before_netns(args: argparse.Namespace) -> None:
+    """Listens in the namespace in which the browser is."""
+    _understand(args)
+    need_libraries()
+    from via6.web import serve
+
+    args.sock = serve.listener(*_where(args))
 
 
 def _understand(args: argparse.Namespace) -> None:
@@ -95,18 +105,17 @@ def need_libraries() -> None:
         raise Refusal("via6 web needs numpy", "apt-get install python3-numpy, or pip install numpy") from None
 
 
-def _where(args: argparse.Namespace) -> tuple[str, int, bool]:
+def _where(args: argparse.Namespace) -> tuple[str, int]:
     from via6.web import settings
 
     host, port = settings.parse_listen(args.listen)
-    loopback = settings.is_loopback(host)
-    if not loopback and not args.token and not args.glass:
+    if not settings.is_loopback(host) and not args.token and not args.glass:
         raise Refusal(
             f"{args.listen} can be reached from elsewhere: a token is needed",
             "(umask 077; head -c 24 /dev/urandom | base64 > web.token), then --token web.token",
             USAGE,
         )
-    return host, port, loopback
+    return host, port
 
 
 def _web(args: argparse.Namespace, loopback: bool, names: Names) -> Web:
