@@ -62,8 +62,9 @@ def settled(web: Program) -> None:
     def good() -> bool:
         nodes = web.get("/api/network").json()["nodes"]
         routers = [node for node in nodes if node["kind"] == "router"]
-        routes = web.get("/api/nodes/r1/routes?match=10.2.0.1").json()
-        return all(node["software"] == "via6" and node["findings"] for node in routers) and bool(routes["longest"])
+        way = web.get("/api/trace?from=h1&to=10.2.0.1").json()
+        known = all(node["software"] == "via6" and node["findings"] for node in routers)
+        return known and way["disposition"] == "ACCEPTED" and way["back"]["disposition"] == "ACCEPTED"
 
     wait_until(good, 30, 0.2)
 
@@ -113,14 +114,13 @@ def test_what_the_doctor_finds_is_told(lab: str) -> None:
     with program("--lab", lab) as web:
         settled(web)
         with closing(events(web.address, 60)) as stream:
-            # Not forwarding: that the daemon puts back at once.
-            run("ip", "netns", "exec", f"{lab}.r2", "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
-            told = first(stream, lambda e: e.kind == "findings" and e.data["node"] == "r2" and e.data["warning"] > 0)
-            assert told.data["warning"] >= 1
-            found = {one["code"]: one for one in web.get("/api/nodes/r2/findings").json()}
-            assert f"{lab}.r2" in found["rp-filter-strict"]["remedy"]
-            subprocess.run(["sh", "-c", found["rp-filter-strict"]["remedy"]], check=True, stdout=subprocess.DEVNULL)
-            first(stream, lambda e: e.kind == "findings" and e.data == {"node": "r2", "error": 0, "warning": 0})
+            # Something that the daemon does not mend by itself.
+            run("ip", "-n", f"{lab}.r2", "link", "set", "eth1", "mtu", "1400")
+            first(stream, lambda e: e.kind == "findings" and e.data["node"] == "r1" and e.data["warning"] > 0)
+            found = {one["code"]: one for one in web.get("/api/nodes/r1/findings").json()}
+            assert f"ip -n {lab}.r1 " in found["mtu-mismatch"]["remedy"]
+            subprocess.run(["sh", "-c", found["mtu-mismatch"]["remedy"]], check=True)
+            first(stream, lambda e: e.kind == "findings" and e.data == {"node": "r1", "error": 0, "warning": 0})
         nft = "add table inet via6web; add chain inet via6web f { type filter hook forward priority 0; policy drop; }"
         with closing(events(web.address, 60)) as stream:
             run("ip", "netns", "exec", f"{lab}.r2", "nft", nft)
@@ -155,6 +155,24 @@ def test_a_lab_that_goes_and_returns(lab: str, tmp_path: Path) -> None:
         settled(web)
         assert state(web, "r1.eth1--r2.eth1") == "up"
         assert web.end(signal.SIGINT) == (0, "", "")
+
+
+def test_what_only_the_daemon_knows_is_told(tmp_path: Path) -> None:
+    """That a neighbour falls silent changes nothing in the kernel where no route leads by it."""
+    name = f"w{os.getpid()}n"
+    file = tmp_path / f"{name}.toml"
+    file.write_text(f'[lab]\nname = "{name}"\n[router.r1]\n[router.r2]\n[[link]]\nends = ["r1", "r2"]\n')
+    code, out, err = via6("lab", "up", file)
+    assert code == 0, out + err
+    try:
+        with program("--lab", name) as web:
+            wait_until(lambda: [n["cost"] for n in web.get("/api/nodes/r1").json()["neighbours"]] == [96], 20)
+            for pid in run("ip", "netns", "pids", f"{name}.r2").stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
+            wait_until(lambda: "neighbour" in [c["kind"] for c in web.get("/api/nodes/r1/changes").json()], 8)
+            wait_until(lambda: "the daemon is gone" in web.get("/api/nodes/r2/changes").text, 8)
+    finally:
+        via6("lab", "down", name)
 
 
 @pytest.fixture

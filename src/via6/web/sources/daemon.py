@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from via6.daemon import client
-from via6.errors import Refusal
 from via6.observe.names import Names
-from via6.web.changes import Entry
 from via6.web.sources import Sink
 from via6.web.sources.reader import BABEL, FILTERS, Reader
 
 _RETRY_S: Final = 2.0
 _ROUND_S: Final = 30.0
-_LINE: Final = 1 << 20
 
 
 class DaemonSource:
@@ -44,7 +38,7 @@ class DaemonSource:
         self._reader = Reader(self.name, "", sink, self._pool, self._names)
         sink.put(await self._reader.open())
         self._reader.want(FILTERS, delay_s=0.0)
-        self._tasks = [asyncio.create_task(self._follow(sink)), asyncio.create_task(self._rounds())]
+        self._tasks = [asyncio.create_task(self._rounds())]
 
     async def stop(self) -> None:
         """Ends all watching."""
@@ -61,33 +55,12 @@ class DaemonSource:
 
     async def _rounds(self) -> None:
         while True:
-            await asyncio.sleep(_ROUND_S)
+            for _ in range(round(_ROUND_S / _RETRY_S)):
+                await asyncio.sleep(_RETRY_S)
+                node = self._reader.node if self._reader is not None else None
+                if self._reader is not None and node is not None and node.babel is None:
+                    self._reader.want(BABEL)  # whether a daemon has come
             self.look(self.name)
-
-    async def _follow(self, sink: Sink) -> None:
-        """The daemon's own stream of changes, again and again."""
-        there: bool | None = None
-        while True:
-            with contextlib.suppress(Refusal, OSError, ValueError):
-                peer = await asyncio.to_thread(client.connect)
-                if there is False:
-                    sink.note(self.name, Entry("neighbour", "the daemon is back", True))
-                there = True
-                peer.setblocking(False)
-                reader, writer = await asyncio.open_unix_connection(sock=peer, limit=_LINE)
-                try:
-                    writer.write(json.dumps({"monitor": ["interface", "neighbour", "route"]}).encode() + b"\n")
-                    while await reader.readline():
-                        if self._reader is not None:
-                            self._reader.want(BABEL, delay_s=0.1)
-                finally:
-                    writer.close()
-            if there:
-                sink.note(self.name, Entry("neighbour", "the daemon is gone", False))
-                there = False
-            if self._reader is not None:
-                self._reader.want(BABEL)
-            await asyncio.sleep(_RETRY_S)
 
 
 def own_name(netns: str | None) -> str:

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from via6.collect import snapshot_local
-from via6.daemon.client import ask
+from via6.daemon.client import ask, connect
 from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel
 from via6.kernel.netns import setns
@@ -34,10 +34,14 @@ from via6.observe.names import Names
 from via6.observe.node import Node
 from via6.prefix import AF_INET
 from via6.web import changes
+from via6.web.changes import Entry
 from via6.web.sources import Sink
+from via6.web.sources.follow import Follower
 
 GATHER_S: Final = 0.06
 """Changes of this time are read together."""
+DAEMON_S: Final = 0.1
+"""The same for what the daemon tells."""
 _SHARE: Final = 10
 _NETLINK_NETFILTER: Final = 12  # linux/netlink.h
 _NFNLGRP_NFTABLES: Final = 7  # linux/netfilter/nfnetlink.h
@@ -89,6 +93,7 @@ class Reader:
         self._pause_s = 0.0
         self._links: list[Change] = []  # told while a reading was under way
         self._open = False
+        self._daemon = Follower(pool, self._work_dial, lambda: self.want(BABEL, delay_s=DAEMON_S), self._daemon_news)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -104,6 +109,7 @@ class Reader:
     def close(self) -> None:
         """Lets go of the namespace; what is being read just now is thrown away."""
         self._open = False
+        self._daemon.end()
         if self._timer is not None:
             self._timer.cancel()
         for number, _ in self._watched:
@@ -133,6 +139,13 @@ class Reader:
             node = patched(node, change)
         self.node = node
         self._sink.put(node, difference)
+        if node.babel is not None:
+            self._daemon.begin()
+
+    def _daemon_news(self, back: bool) -> None:
+        if self._open:
+            self._sink.note(self.name, Entry("neighbour", f"the daemon is {'back' if back else 'gone'}", back))
+            self.want(BABEL)
 
     def _done(self, took_s: float, failure: str) -> None:
         self._busy = False
@@ -145,6 +158,8 @@ class Reader:
             self.want(*PARTS, delay_s=_RETRY_S)
         elif self._wanted:
             self.want(*self._wanted)
+        elif self._daemon.had and self.node is not None and self.node.babel is None:
+            self.want(BABEL, delay_s=_RETRY_S)
 
     # --- what the kernel tells -------------------------------------------------------------------------------------
 
@@ -201,6 +216,10 @@ class Reader:
             raise Refusal(f"cannot enter {self.place}: {error.strerror}", "run it as root") from None
         finally:
             os.close(descriptor)
+
+    def _work_dial(self) -> socket.socket:
+        self._work_enter()
+        return connect()
 
     def _work_open(self) -> Node:
         self._work_enter()
