@@ -20,9 +20,10 @@ from via6.observe.node import Node
 from via6.observe.picture import ROUTER, DrawnLink, Picture
 from via6.observe.trace.model import ICMP, TCP, UDP, Flow
 from via6.prefix import AF_INET, AF_INET6, Address, PrefixError, format_address, is_multicast, mask, parse_address
-from via6.web.board import Board
+from via6.web.board import KEPT, Board
 
 MOST_ROUTES: Final = 500
+MOST_OFFSET: Final = 1 << 31
 _THREADS: Final = 2
 _MOST_WAITING: Final = 64
 _KEPT: Final = 128
@@ -113,7 +114,7 @@ class Desk:
         node = self.board.nodes[self.name_of(wanted)]
         if family not in ("", "4", "6"):
             raise Bad(400, "family is 4 or 6")
-        first = number("offset", offset, 0, 0, 1 << 31)
+        first = number("offset", offset, 0, 0, MOST_OFFSET)
         most = number("limit", limit, 100, 1, MOST_ROUTES)
         if not match:
             size = AF_INET6 if family == "6" else AF_INET
@@ -138,7 +139,7 @@ class Desk:
 
     def changes(self, wanted: str, limit: str) -> list[dict[str, Any]]:
         """/api/nodes/{id}/changes."""
-        return self.board.changes(self.name_of(wanted), number("limit", limit, 50, 1, 200))
+        return self.board.changes(self.name_of(wanted), number("limit", limit, 50, 1, KEPT))
 
     # --- the whole -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any, Final
 
 from via6 import __version__
-from via6.web.answers import MOST_ROUTES
+from via6.web.answers import MOST_OFFSET, MOST_ROUTES
+from via6.web.board import KEPT
 
 Json = dict[str, Any]
 
@@ -106,6 +107,11 @@ def _query(name: str, about: str, required: bool = False, **schema: Any) -> Json
     }  # fmt: skip
 
 
+def _number(name: str, about: str, least: int, most: int) -> Json:
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    return {"name": name, "in": "query", "required": False, "description": about, "schema": schema}
+
+
 _ID: Final[Json] = {
     "name": "id", "in": "path", "required": True, "description": "an id of /api/network",
     "schema": {"type": "string", "minLength": 1, "maxLength": 120, "pattern": "^[A-Za-z0-9._~-]+$"},
@@ -131,21 +137,20 @@ def _paths() -> Json:
         "/api/nodes/{id}/routes": _get(
             "its routes in order, or those that an address could take, the longest first", _ref("Routes"), _ID,
             _query("family", "4 (the default) or 6", enum=["4", "6"]),
-            _query("match", "an address", maxLength=64),
-            _query("offset", "pass over so many", pattern="^[0-9]{1,9}$"),
-            _query("limit", f"at most so many, up to {MOST_ROUTES}", pattern="^[0-9]{1,3}$"),
+            _query("match", "an address", maxLength=64, anyOf=[{"format": "ipv4"}, {"format": "ipv6"}]),
+            _number("offset", "pass over so many", 0, MOST_OFFSET), _number("limit", "at most so many", 1, MOST_ROUTES),
         ),
         "/api/nodes/{id}/changes": _get(
             "what happened to it, the newest first", _list(_ref("Change")), _ID,
-            _query("limit", "at most so many, up to 200", pattern="^[0-9]{1,3}$"),
+            _number("limit", "at most so many", 1, KEPT),
         ),
         "/api/nodes/{id}/findings": _get("what the doctor finds, as `via6 doctor -j`", _list(_ref("Finding")), _ID),
         "/api/trace": _get(
             "the way of a packet there and back by the tables, as `via6 trace -j`", _ref("Trace"),
             _query("from", "a node (id or name) or an IPv4 address", True, minLength=1),
-            _query("to", "an IPv4 address", True, maxLength=64),
+            _query("to", "an IPv4 address", True, maxLength=64, format="ipv4"),
             _query("proto", "icmp, udp or tcp", enum=["icmp", "udp", "tcp"]),
-            _query("port", "of udp or tcp", pattern="^[0-9]{1,5}$"),
+            _number("port", "of udp or tcp", 1, 65535),
             _query("fail", "an id of /api/failures: the way after that failure"),
         ),
         "/api/failures": _get("the links and nodes that `fail` takes", _list(_ref("Failure"))),
