@@ -227,6 +227,9 @@ MACHINES: dict[str, Callable[[Line], Any]] = {
                 "link set wan up;"
                 "route add 198.51.100.1 dev wan; route add 203.0.113.0/24 via 198.51.100.1", "h1"),
         sysctl("h1", "net/ipv4/ip_forward", 0)),
+    "a host with another way out": through(
+        "link add wan type veth peer name naw; link set naw up; addr add 198.51.100.2/24 dev wan; link set wan up;"
+        "route replace default via 198.51.100.1; route add 10.0.0.0/8 via 10.1.0.1", "h1"),
     "an IPv6 next hop that is global": all_of(
         through("addr add 2001:db8:12::2/64 dev west nodad", "r2"),
         through("addr add 2001:db8:12::1/64 dev east nodad;"

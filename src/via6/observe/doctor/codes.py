@@ -16,6 +16,8 @@ CODES: Final[Mapping[str, str]] = {
     "dad-pending": "duplicate address detection is not done: the address may not be used yet",
     "dad-failed": "another machine on the link has the same IPv6 address",
     "mixed-link": "one end of a link has an IPv4 network, the other none: ARP here, Neighbour Discovery there",
+    "link-down": "one end of a link is set down, and the other is in use",
+    "netmask": "two ends of a link have addresses of one IPv4 network and do not agree how large it is",
     "forwarding-off": "IPv4 that comes in, at one interface or at any, is not passed on by a node that should",
     "rp-filter-strict": "packets that come in by another interface than their answers leave by are dropped",
     "rp-filter-dummy": "no route to 192.0.0.8, so rp_filter drops the ICMP errors of routers without an IPv4 address",

@@ -111,6 +111,28 @@ def route_text(node: Node, route: Route) -> str:
     return " ".join(filter(None, parts))
 
 
+def discarding(node: Node, destination: Address) -> Route | None:
+    """The route of the main table that takes packets to an address, if it discards them."""
+    found: list[tuple[int, int, Route]] = []
+    for block in blocks4(node):
+        one = block.template
+        wanted = mask(destination, one.prefix.length)
+        if one.table == TABLE_MAIN and one.type != "throw" and wanted in block.destinations:
+            found.append((-one.prefix.length, one.metric, one.at(wanted)))
+    best = min(found, key=lambda each: each[:2], default=None)
+    return best[2] if best is not None and best[2].type in DISCARDS else None
+
+
+def deletion(node: Node, route: Route) -> str:
+    """The command that takes a route away."""
+    words = "" if route.type == "unicast" or route.nhid else f"{route.type} "
+    devs = [node.kernel.dev(hop.ifindex) for hop in route.next_hops if hop.ifindex]
+    dev = f" dev {devs[0]}" if devs and route.type == "unicast" else ""
+    metric = f" metric {route.metric}" if route.metric else ""
+    table = "" if route.table == TABLE_MAIN else f" table {route.table}"
+    return f"ip route del {words}{route.prefix}{dev}{metric}{table}"
+
+
 # --- links ---------------------------------------------------------------------------------------------------------
 
 

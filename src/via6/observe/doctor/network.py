@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from via6.model import PROTO_KERNEL, TABLE_LOCAL, Link
+from via6.model import PROTO_KERNEL, TABLE_LOCAL, Link, Route
 from via6.observe.doctor.finding import ERROR, INFO, WARNING, Case, Check, Finding, RunCommand
+from via6.observe.doctor.look import DAEMONS, deletion, discarding, subnets, uses
+from via6.observe.doctor.machine import forwards
 from via6.observe.doctor.peers import Peers
 from via6.observe.node import Node
 from via6.observe.verify.links import Port, Segments
@@ -104,9 +106,23 @@ def _meant(checker: Checker) -> frozenset[Prefix]:
         if devices and all(map(is_container, devices)):
             continue
         told = prefix in checker.survey.exports or any(one.covers(prefix) for one in routed)
-        if told or (prefix.length <= _TRANSIT and not any(_learns(nodes[at]) for at in homes)):
+        behind = prefix.length <= _TRANSIT and not any(_learns(nodes[at]) for at in homes)
+        if told or (behind and any(forwards(nodes[at]) or prefix in _sends_from(checker, at) for at in homes)):
             found.add(prefix)
     return frozenset(found)
+
+
+def _sends_from(checker: Checker, at: int) -> Iterator[Prefix]:
+    """The networks that a host is in as far as the others see it: of the addresses that it sends from to one of them. A
+    host has other networks that are nobody's business, such as that of its way to the Internet."""
+    node, segments = checker.network.nodes[at], checker.network.links
+    for use in uses(node):
+        if use.hop.via is None or not any(one[0] != at for one in segments.owners.get(use.hop.via, ())):
+            continue
+        own = [one for one in node.kernel.addresses if len(one.address) == 4 and one.address[0] != 127]
+        here = [one for one in own if one.ifindex == use.hop.ifindex]
+        chosen = [one for one in own if one.address == use.route.src] or here or own
+        yield from (Prefix(mask(one.address, one.length), one.length) for one in chosen)
 
 
 def _learns(node: Node) -> bool:
@@ -134,6 +150,7 @@ _WHAT: Final = {
     "DENIED_ALLOWED_IPS": "has no WireGuard peer with it in AllowedIPs",
     "LOOP": "sends it round",
 }
+_PLURAL: Final = {"has ": "have ", "does ": "do ", "discards ": "discard ", "filters ": "filter ", "sends ": "send "}
 
 
 def _no_way(checker: Checker, code: str, nodes: tuple[str, ...], group: _Group) -> Finding:
@@ -143,6 +160,8 @@ def _no_way(checker: Checker, code: str, nodes: tuple[str, ...], group: _Group) 
     home = f" ({homes})" if len(group.prefixes) == 1 else ""
     where = some(nodes)
     what = _WHAT.get(first.disposition, first.disposition)
+    for word, many in _PLURAL.items() if len(nodes) > 1 else ():
+        what = many + what.removeprefix(word) if what.startswith(word) else what
     if code == "loop":
         ring = first.path[first.path.index(first.node) :] if first.node in first.path else first.path
         title = f"packets to {prefixes} go round: {' > '.join(ring)}"
@@ -176,6 +195,11 @@ def _remedy(checker: Checker, first: Problem) -> tuple[str, ...]:
     look = f"via6 explain {to}"
     if first.disposition not in ("NO_ROUTE", "NULL_ROUTED"):
         return (f"# on {node.name}:", look)
+    at = checker.network.place[first.node]
+    discards = discarding(node, first.destination)
+    hop = _towards(checker, at, first)
+    if discards is not None and discards.protocol not in DAEMONS and (discards.prefix != first.prefix or not hop):
+        return (f"# on {node.name}:", deletion(node, discards), f"# what it does then: {look}")
     homes = checker.survey.known.get(first.prefix, frozenset())
     exporters = checker.survey.exports.get(first.prefix, ())
     if node.babel is not None and not exporters:
@@ -185,9 +209,9 @@ def _remedy(checker: Checker, first: Problem) -> tuple[str, ...]:
         return (f"# on {node.name}:", look, f"via6 show route {first.prefix}", "via6 show neighbour")
     if _learns(node):
         return (f"# on {node.name}: why has its routing protocol none?", f"ip route get {to}")
-    hop = _towards(checker, checker.network.place[first.node], first)
     if hop:
-        return (f"# on {node.name}:", f"ip route replace {first.prefix} {hop}")
+        host = not forwards(node) and discards is None and not any(_defaults(node))
+        return (f"# on {node.name}:", f"ip route replace {'default' if host else first.prefix} {hop}")
     return (f"# on {node.name}: a route to {first.prefix}; what it does now:", look)
 
 
@@ -200,11 +224,41 @@ def _towards(checker: Checker, at: int, first: Problem) -> str:
         for far, index in segments.on((at, link.ifindex)) if link.up and not link.loopback else ():
             trails = checker.tracer.trails(first.destination, far, index)
             good = trails and all(t.code in (1, 2) and network.nodes[at].name not in t.nodes for t in trails)
-            via = _link_local(segments, (far, index)) if good else None
-            if via is not None:
+            via = _gateway(segments, (at, link.ifindex), (far, index)) if good else ""
+            if via:
                 length = 0 if far in homes else max(len(t.steps) for t in trails)
-                best.append((length, f"via inet6 {format_address(via)} dev {link.name}"))
-    return min(best)[1] if best else ""
+                best.append((length, f"{via} dev {link.name}"))
+    return min(best)[1] if best else _router_on(checker, at, first)
+
+
+def _router_on(checker: Checker, at: int, first: Problem) -> str:
+    """A router on an IPv4 network of this node, by the network alone: nobody has been asked for on its link lately."""
+    nodes = checker.network.nodes
+    for index, networks in subnets(nodes[at]).items():
+        for far, other in enumerate(nodes):
+            for entry in other.kernel.addresses if far != at and forwards(other) else ():
+                if len(entry.address) != 4 or not any(entry.address in network for network in networks):
+                    continue
+                trails = checker.tracer.trails(first.destination, far, entry.ifindex)
+                if trails and all(trail.code in (1, 2) for trail in trails):
+                    return f"via {format_address(entry.address)} dev {nodes[at].kernel.dev(index)}"
+    return ""
+
+
+def _defaults(node: Node) -> Iterator[Route]:
+    templates = (block.template for block in node.kernel.routes.blocks)
+    yield from (one for one in templates if one.family == AF_INET and not one.prefix.length)
+
+
+def _gateway(segments: Segments, here: Port, far: Port) -> str:
+    """`via 10.1.0.1` where both ends are on one IPv4 network, else `via inet6 fe80::1`; empty if it has no address."""
+    own = [one for one in segments.held.get(here, ()) if len(one.address) == 4 and one.length < 32]
+    for entry in segments.held.get(far, ()):
+        four = len(entry.address) == 4
+        if four and any(mask(entry.address, one.length) == mask(one.address, one.length) for one in own):
+            return f"via {format_address(entry.address)}"
+    via = _link_local(segments, far)
+    return f"via inet6 {format_address(via)}" if via is not None else ""
 
 
 def _link_local(segments: Segments, port: Port) -> Address | None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from via6.observe.doctor.finding import ERROR, WARNING, Case, Check, Finding
+from via6.observe.doctor.look import deletion, discarding, subnets
 from via6.observe.doctor.measured import Probed, Silent
 from via6.observe.doctor.network import way
-from via6.observe.node import ACCEPT
-from via6.observe.trace.model import Trace
-from via6.prefix import Address, Prefix, format_address, mask
+from via6.observe.node import ACCEPT, Node
+from via6.observe.trace.model import Hop, Trace
+from via6.prefix import AF_INET, Address, Prefix, format_address, mask
 
 _ENDS: Final = {
     "NO_ROUTE": "has no route to it",
     "NULL_ROUTED": "discards packets to it",
     "NEIGHBOR_UNREACHABLE": "has a next hop for it that does not answer",
     "LOOP": "sends them back",
-    "UNKNOWN": "or the node behind it drops packets to it",
+    "UNKNOWN": "is the last one that answers",
 }
 
 
@@ -30,7 +32,8 @@ def missing(case: Case) -> Iterable[Finding]:
         return  # whatever else is said
     found = [*_on_paper(case), *_traced(case)]
     if not found and probed is not None:
-        found = list(_probed(case, probed))
+        doubts = (*_doubts(case), *_on_link(case))
+        found = [replace(one, evidence=(*one.evidence, *doubts)) for one in _probed(case, probed)]
     yield from found
 
 
@@ -79,6 +82,41 @@ def _on_paper(case: Case) -> Iterator[Finding]:
                 return
 
 
+def _doubts(case: Case) -> Iterator[str]:
+    """Where the tables of all nodes do not say what becomes of packets to the target."""
+    assert case.target is not None
+    if not case.others:
+        return
+    from via6.observe.verify import words
+    from via6.observe.verify.network import Network
+    from via6.observe.verify.survey import Survey
+    from via6.observe.verify.trace import Tracer
+
+    network = Network((case.node, *case.others))
+    tracer, source = Tracer(network), Survey(network).own_address(0)
+    ways = [("there", case.node.name, tracer.trails(case.target, 0, 0, source))]
+    ends = {network.place[t.steps[-1].node] for t in ways[0][2] if t.code == words.ACCEPTED} - {0}
+    if source is not None:
+        ways += [("back", network.nodes[at].name, tracer.trails(source, at, 0, case.target)) for at in sorted(ends)]
+    for word, start, trails in ways:
+        for trail in trails:
+            if trail.code == words.UNKNOWN:
+                yield f"the way {word} from {start}, {way(trail.steps)}, is not known at {trail.node}: {trail.why}"
+
+
+def _on_link(case: Case) -> Iterator[str]:
+    """The target is taken for a neighbour: then no router is asked, only the link."""
+    assert case.target is not None
+    for ifindex, networks in subnets(case.node).items():
+        dev = case.node.kernel.dev(ifindex)
+        for one in networks:
+            if case.target in one:
+                yield (
+                    f"{format_address(case.target)} is in {one}, the network of {dev}: it is asked for there by ARP,"
+                    f" and no router is. If it is behind one, the netmask is wrong: ip -4 address show dev {dev}"
+                )
+
+
 # --- by a trace ----------------------------------------------------------------------------------------------------
 
 
@@ -92,14 +130,20 @@ def _traced(case: Case) -> Iterator[Finding]:
         at = None  # it answers another address of ours, so the way there is good
     if at is not None:
         hop = trace.hops[at]
-        yield _no_way(case, hop.node, hop.ends, _hops(trace), hop.why, at)
+        yield _no_way(case, hop.node, hop.ends, _hops(trace), hop.why, (at, _called(hop), _next_of(case, hop)))
         return
     at = _end(trace.back) if trace.back is not None else None
     if trace.back is not None and at is not None:
         back = network_of(case, trace.back.flow.destination)
         if back is not None:
             hop = trace.back.hops[at]
-            yield _no_way_back(case, hop.node, back, _hops(trace.back), hop.why, f"hop {at} of the way back")
+            yield _no_way_back(case, _called(hop), back, _hops(trace.back), hop.why, f"hop {at} of the way back")
+
+
+def _next_of(case: Case, hop: Hop) -> str:
+    """`fe80::2 dev eth1`: what is behind a hop, if that is known."""
+    to = hop.next_hop if hop.next_hop is not None else case.target
+    return f"{format_address(to)} dev {hop.out_device}" if to is not None and hop.out_device else ""
 
 
 def _end(trace: Trace) -> int | None:
@@ -110,9 +154,14 @@ def _end(trace: Trace) -> int | None:
     return None
 
 
+def _called(hop: Hop) -> str:
+    """Its name, or the address that it answers from."""
+    return hop.node or (format_address(hop.icmp_source) if hop.icmp_source is not None else "")
+
+
 def _hops(trace: Trace) -> str:
     """`r1 eth1 > eth0 r2: NO_ROUTE (why)`."""
-    names = [" ".join(filter(None, (hop.in_device, hop.node or "?", hop.out_device))) for hop in trace.hops]
+    names = [" ".join(filter(None, (hop.in_device, _called(hop) or "?", hop.out_device))) for hop in trace.hops]
     return f"{' > '.join(names)}: {trace.disposition}"
 
 
@@ -155,21 +204,64 @@ def _seen(one: Silent, to: str) -> str:
     return f"echo requests from {format_address(one.source)} to {to}: {_how_far(one)}"
 
 
-def _no_way(case: Case, node: str, end: str, seen: str, why: str = "", hop: int | None = None) -> Finding:
-    """`hop`: its place on the way, where names alone are not sure; None: the node is one of those that are examined."""
+def _no_way(
+    case: Case, node: str, end: str, seen: str, why: str = "", hop: tuple[int, str, str] | None = None
+) -> Finding:
+    """`hop`: its place on the way, how it is called, its next hop, where names alone are not sure; None: the node is
+    one of those that are examined."""
     assert case.target is not None
-    to, name = format_address(case.target), node or "a node on the way"
-    here = name == case.node.name or hop == 0
-    label = "this node" if here else name if hop is None else f"{name} (hop {hop})"
+    place, name, behind = hop or (-1, node, "")
+    to = format_address(case.target)
+    here = node == case.node.name or place == 0
+    label = "this node" if here else f"{name or 'a node on the way'}{f' (hop {place})' if hop else ''}"
     what = f"{label} {_ENDS[end]}" if end in _ENDS else f"{label}: {end}"
-    look = ("via6 doctor", f"via6 explain {to}")
-    far = look if here or hop is None else (f"# on {label}: {'; '.join(look)}",)
+    # Of the last one that answers the reason is that nothing does behind it; of no route, that there is none.
+    because = f": {why}" if why and end not in ("UNKNOWN", "NO_ROUTE", "NULL_ROUTED") else ""
+    lost = f"at {label}" if end != "UNKNOWN" else f"at {label} or behind it"
+    evidence = (seen, *((why,) if why and not because and end != "UNKNOWN" else ()))
+    if end == "UNKNOWN":
+        evidence += tuple(_on_link(case)) if here else ()
+    examined = here or hop is None
+    known = next((one for one in (case.node, *case.others) if one.name == (case.node.name if here else node)), None)
     return Finding(
-        "loop" if end == "LOOP" else "no-way", ERROR, f"no way to {to}: {what}" + (f": {why}" if why else ""),
-        (seen,), f"packets to {to} are lost at {label}",
-        (*far, f"# on the node that has {to}: is it announced? via6 show route state own"),
-        node=case.node.name if here else node, subject=to, places=((case.node.name if here else node, ""),),
+        "loop" if end == "LOOP" else "no-way", ERROR, f"no way to {to}: {what}{because}",
+        evidence, f"packets to {to} are lost {lost}",
+        _look_there(case, known if examined else None, label, end, here, behind),
+        node=case.node.name if here else node, subject=to,
+        places=((case.node.name if here else node, ""),),
     )  # fmt: skip
+
+
+def _look_there(case: Case, node: Node | None, label: str, end: str, here: bool, behind: str) -> tuple[str, ...]:
+    """What to do at the node where the way ends. `node`: as far as it was read."""
+    assert case.target is not None
+    to = format_address(case.target)
+    explain = f"via6 explain {to}"
+    remote = () if here else (f"# on {label}:",)
+    if node is not None and end == "NULL_ROUTED":
+        discards = discarding(node, case.target)
+        if discards is not None:
+            return (*remote, deletion(node, discards), f"# what it does then: {explain}")
+    if node is not None and end == "NO_ROUTE":
+        speaks = node.babel is not None
+        learn = ("# on the node that has it: is it announced? via6 show route state own",) if speaks else ()
+        return (*remote, *learn, *(_route_to(node, to) if not speaks else ()), f"{'' if here else '# '}{explain}")
+    if end == "UNKNOWN":
+        far = f"# on the node behind {label}{f', {behind}' if behind else ''}: via6 doctor; {explain}"
+        return (explain, far) if here else (f"# on {label}: via6 doctor; {explain}", far)
+    return (explain,) if here else (f"# on {label}: via6 doctor; {explain}",)
+
+
+def _route_to(node: Node, to: str) -> tuple[str, ...]:
+    """The router that IPv6 leaves by can carry IPv4 as well, where it is one of the network."""
+    for block in node.kernel.routes.blocks:
+        one = block.template
+        if one.family != AF_INET and not one.prefix.length and one.type == "unicast":
+            for hop in one.next_hops:
+                if hop.via is not None:
+                    by = f"via inet6 {format_address(hop.via)} dev {node.kernel.dev(hop.ifindex)}"
+                    return (f"ip route add default {by}   # if your IPv6 router is one of the network",)
+    return (f"# a route, by a router that leads there: ip route add {to}/32 via [inet6] ADDRESS dev DEV",)
 
 
 def _no_way_back(case: Case, node: str, back: Prefix, seen: str, why: str = "", hop: str = "") -> Finding:

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from via6.observe.doctor import babel, firewall, forwarding, links, machine, network, nexthops, path, routes
+from via6.observe.doctor import babel, ends, firewall, forwarding, links, machine, network, nexthops, path, routes
 from via6.observe.doctor.finding import ERROR, INFO, WARNING, Case, Check, Finding
 
 CHECKS: Final[tuple[Check, ...]] = (
     *machine.CHECKS,
     *links.CHECKS,
+    *ends.CHECKS,
     *forwarding.CHECKS,
     *firewall.CHECKS,
     *nexthops.CHECKS,
@@ -28,7 +29,8 @@ _SILENT: Final = (
 )  # fmt: skip
 _WAY: Final = (
     *_LINK, *_SILENT, "forwarding-off", "firewall-forward", "allowed-ips-gap", "route-shadowed", "rule-shadowed",
-    "no-way-back", "installed-missing", "rp-filter-strict", "mixed-link", "daemon-not-running", "daemon-not-answering",
+    "link-down", "netmask", "no-way-back", "installed-missing", "rp-filter-strict", "mixed-link",
+    "daemon-not-running", "daemon-not-answering",
 )  # fmt: skip
 _HEARD: Final = (
     *_LINK, "firewall-babel", "babel-filtered", "babel-key", "babel-version", "babel-own-address",
@@ -37,6 +39,7 @@ _HEARD: Final = (
 
 FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
     "no-link-local": ("ipv6-disabled",),
+    "next-hop-dead": ("link-down",),
     "next-hop-off-link": ("ipv6-disabled", "no-link-local"),
     "next-hop-unreachable": (
         *_LINK,
@@ -45,6 +48,7 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
         "next-hop-dead",
         "mixed-link",
         "neighbour-wrong",
+        "link-down",
     ),
     "allowed-ips-gap": ("synthetic-next-hop",),
     "rp-filter-dummy": ("rp-filter-strict",),
@@ -70,7 +74,7 @@ FOLLOWS: Final[Mapping[str, tuple[str, ...]]] = {
 
 _ANYWHERE: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("no-way-back", "no-way", "loop"), frozenset((*_HEARD, "babel-one-way", "exported-twice",
-                    "installed-missing", "next-hop-dead", "daemon-not-running", "daemon-not-answering"))),
+                    "installed-missing", "next-hop-dead", "link-down", "daemon-not-running", "daemon-not-answering"))),
     "pmtud-black-hole": frozenset(FOLLOWS["pmtud-black-hole"]),
 }  # fmt: skip
 """Codes whose cause may lie at any node of the network, with the causes that reach so far: a route that is not learnt
@@ -144,7 +148,10 @@ def _without_rings(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _ordered(findings: Sequence[Finding]) -> list[Finding]:
-    ranked = sorted(findings, key=lambda one: (_ORDER.get(one.severity, 3), one.node))
+    worst = {  # a cause weighs what follows from it
+        one.id: min(_ORDER.get(each.severity, 3) for each in (one, *followers(one, findings))) for one in findings
+    }
+    ranked = sorted(findings, key=lambda one: (worst[one.id], _ORDER.get(one.severity, 3), one.node))
     made: list[Finding] = []
     for root in (one for one in ranked if not one.depends_on):
         made.append(root)

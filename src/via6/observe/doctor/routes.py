@@ -16,6 +16,7 @@ from via6.observe.doctor.look import (
     at,
     blocks4,
     counted,
+    deletion,
     has_read,
     links_of,
     route_text,
@@ -120,12 +121,8 @@ def _plays_second(other: Route, ours: Route) -> bool:
 
 def _shadow(node: Node, other: Route, prefix: Prefix, ours: Route) -> Finding:
     what = route_text(node, other)
-    words = "" if other.type == "unicast" else f"{other.type} "
-    table = "" if other.table == TABLE_MAIN else f" table {other.table}"
     devs = [node.kernel.dev(hop.ifindex) for hop in other.next_hops if hop.ifindex]
-    dev = f" dev {devs[0]}" if devs and other.type == "unicast" else ""
-    metric = f" metric {other.metric}" if other.metric else ""
-    remedy = f"ip route del {words}{other.prefix}{dev}{metric}{table}"
+    remedy = deletion(node, other)
     if other.protocol == BY_KERNEL:
         remedy = f"# {other.prefix} is a network of an address on {devs[0] if devs else '?'}: renumber one of the two"
     return Finding(
