@@ -8,7 +8,7 @@ import pytest
 
 from verify_support import link_local, network, set_sysctl, via, with_route, without
 from via6.errors import Refusal
-from via6.model import IFF_LOWER_UP, InterfaceAddress, Neighbour, NextHop, Route
+from via6.model import IFF_LOWER_UP, InterfaceAddress, Neighbour, NextHop, Route, RouteTable
 from via6.observe.allowedips import Peer
 from via6.observe.node import DROP, Firewall, Node
 from via6.observe.verify import diff, expect, failure
@@ -138,7 +138,13 @@ def test_neighbours_that_do_not_answer() -> None:
     kernel = nodes["r1"].kernel
     failed = Neighbour(kernel.by_name["eth1"].ifindex, link_local(2), b"", "FAILED")
     nodes["r1"] = replace(nodes["r1"], kernel=replace(kernel, neighbours=(failed,)))
-    assert {(d, n) for d, n, _ in found(nodes)} == {("NEIGHBOR_UNREACHABLE", "r1")}
+    # The next packet asks again, and r2 is there; or something keeps it from answering, which no snapshot tells.
+    assert {(d, n) for d, n, _ in found(nodes)} == {("UNKNOWN", "r1")}
+    assert "did not answer (FAILED), and r2's eth1 has it" in next(p.why for p in report(nodes).problems)
+    kept = tuple(a for a in nodes["r2"].kernel.addresses if a.address != link_local(2))
+    nodes["r2"] = replace(nodes["r2"], kernel=replace(nodes["r2"].kernel, addresses=kept))
+    told = {(d, n, why) for d, n, why in ((p.disposition, p.node, p.why) for p in report(nodes).problems)}
+    assert ("NEIGHBOR_UNREACHABLE", "r1", "fe80::2 dev eth1 does not answer: FAILED") in told
 
 
 @pytest.mark.parametrize("what", ["carrier", "address", "disabled", "nobody"])
@@ -395,3 +401,91 @@ def test_words() -> None:
     assert told["packet"].keys() == {"source", "destination"}
     assert isinstance(made.problems[0], Problem)
     assert "1 problem" in list(shown.lines(made))
+
+
+# --- who is on which link ------------------------------------------------------------------------------------------
+
+
+def on_switch(node: Node, name: str, number: int, peer: int, lladdr: str = "") -> Node:
+    """The node with another number for an interface, and another end of it, which no snapshot has."""
+    old = node.kernel.by_name[name].ifindex
+    links = tuple(
+        replace(x, ifindex=number, peer=peer, lladdr=bytes.fromhex(lladdr)) if x.name == name else x
+        for x in node.kernel.links
+    )
+    held = tuple(replace(a, ifindex=number) if a.ifindex == old else a for a in node.kernel.addresses)
+    routes = [
+        replace(r, next_hops=tuple(NextHop(h.via, number if h.ifindex == old else h.ifindex) for h in r.next_hops))
+        for r in node.kernel.routes
+    ]
+    return replace(node, kernel=replace(node.kernel, links=links, addresses=held, routes=RouteTable.of(routes)))
+
+
+def test_veth_ends_that_name_each_other_by_chance_are_no_pair() -> None:
+    """Two switches in namespaces of their own: r1 and r3 have nothing to do with each other."""
+    nodes = network(LINE)
+    nodes["r1"] = on_switch(nodes["r1"], "eth1", 2, 3)
+    nodes["r2"] = on_switch(on_switch(nodes["r2"], "eth1", 2, 4), "eth2", 3, 4)
+    nodes["r3"] = on_switch(nodes["r3"], "eth1", 3, 2)
+    made = report({name: on_switch(node, "lan", 9, 0) for name, node in nodes.items()})
+    assert not made.problems
+    assert made.pairs == made.arriving > 0
+
+
+def test_a_next_hop_of_which_only_the_route_speaks_is_unknown() -> None:
+    """r1 is wrong about r3, which is on another switch; nobody can see that, and nobody may call it proven."""
+    nodes = network(LINE)
+    nodes["r1"] = on_switch(nodes["r1"], "eth1", 2, 3)
+    nodes["r2"] = on_switch(on_switch(nodes["r2"], "eth1", 2, 4), "eth2", 3, 4)
+    nodes["r3"] = on_switch(nodes["r3"], "eth1", 3, 7)
+    assert not found({name: on_switch(node, "lan", 9, 0) for name, node in nodes.items()})
+    one = nodes["r1"]
+    nodes["r1"] = with_route(without(one, "10.3.0.0/24"), via(one, "10.3.0.0/24", "r3", "eth1"))
+    problems = report({name: on_switch(node, "lan", 9, 0) for name, node in nodes.items()}).problems
+    assert {(p.disposition, p.node) for p in problems} == {("UNKNOWN", "r1")}
+    assert "whether r3's eth1, which has the address, is on that link" in problems[0].why
+
+
+def test_one_of_several_hosts_on_a_link_is_down() -> None:
+    nodes = network([("r1", "r2"), ("r1", "r3")])
+    for name in ("r2", "r3"):
+        address = InterfaceAddress(nodes[name].kernel.by_name["eth1"].ifindex, parse_address(f"10.1.0.{name[1]}"), 24)
+        local = Route(parse_prefix(f"10.1.0.{name[1]}"), (NextHop(None, address.ifindex),), "local", 255)
+        held = replace(nodes[name].kernel, addresses=(*nodes[name].kernel.addresses, address))
+        nodes[name] = with_route(replace(nodes[name], kernel=held), local)
+    nodes = {name: on_switch(node, "eth1", 5 + int(name[1]), 0) for name, node in nodes.items()}
+    nodes["r3"] = change(nodes["r3"], "eth1", flags=0)
+    checker = Checker(Network(list(nodes.values())))
+    ends = {to: checker.tracer.codes(parse_address(to), 0) for to in ("10.1.0.2", "10.1.0.3", "10.1.0.4")}
+    assert [NAMES.index(word) for word in ("ACCEPTED", "NEIGHBOR_UNREACHABLE", "DELIVERED_TO_SUBNET")] == [
+        code.bit_length() - 1 for code in ends.values()
+    ]
+    assert ("NEIGHBOR_UNREACHABLE", "r1", "10.1.0.3/32") in found(nodes)
+
+
+def test_an_interface_with_arp_off_finds_nobody_and_answers_nobody() -> None:
+    nodes = network(LINE)
+    for name in nodes:
+        number = nodes[name].kernel.by_name["eth1"].ifindex
+        nodes[name] = on_switch(
+            nodes[name], "eth1", number, nodes[name].kernel.by_name["eth1"].peer, f"02{number:010x}"
+        )
+    assert not found(nodes)
+    noarp = nodes["r1"].kernel.by_name["eth1"].flags | 0x80
+    nodes["r1"] = change(nodes["r1"], "eth1", flags=noarp)
+    told = {(p.node, p.why) for p in report(nodes).problems if p.disposition == "NEIGHBOR_UNREACHABLE"}
+    assert ("r1", "arp is off on eth1: it finds nobody") in told
+    assert ("r2", "arp is off on r1's eth1: it answers nobody") in told
+
+
+def test_an_entry_that_outlives_the_address_is_unknown() -> None:
+    nodes = network(LINE)
+    number, mac = nodes["r2"].kernel.by_name["eth1"].ifindex, "020000000002"
+    nodes["r2"] = on_switch(nodes["r2"], "eth1", number, nodes["r2"].kernel.by_name["eth1"].peer, mac)
+    kernel = nodes["r2"].kernel
+    kept = tuple(a for a in kernel.addresses if (a.ifindex, a.address) != (number, link_local(2)))
+    nodes["r2"] = replace(nodes["r2"], kernel=replace(kernel, addresses=kept))
+    for state, fate in (("STALE", "UNKNOWN"), ("PERMANENT", "")):
+        entry = Neighbour(nodes["r1"].kernel.by_name["eth1"].ifindex, link_local(2), bytes.fromhex(mac), state)
+        nodes["r1"] = replace(nodes["r1"], kernel=replace(nodes["r1"].kernel, neighbours=(entry,)))
+        assert {d for d, node, _ in found(nodes) if node == "r1"} == ({fate} if fate else set())

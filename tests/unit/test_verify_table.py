@@ -199,3 +199,18 @@ def test_classes_are_the_same_as_rows_compared_one_by_one() -> None:
     assert 0x0A000080 in classes.starts
     assert classes.row_of(0x7F000001) == -1
     assert classes.row_of(0xE0000001) == -1
+
+
+def test_not_in_rules() -> None:
+    routes = (route("0.0.0.0/0", 1), route("0.0.0.0/0", 2, table=77))
+
+    def with_rule(**how: object) -> Node:
+        return node(*routes, rules=(*RULES, Rule(AF_INET, 100, 77, invert=True, **how)))  # type: ignore[arg-type]
+
+    inside, outside = "10.1.0.1", "10.2.0.1"
+    assert out(at(with_rule(), inside)) == [1]  # `not to 0.0.0.0/0` is never true
+    there = parse_prefix("10.1.0.0/16")
+    assert [out(at(with_rule(destination=there), one)) for one in (inside, outside)] == [[1], [2]]
+    # Not (from here to there): also what goes there from elsewhere.
+    both = with_rule(destination=there, source=parse_prefix("10.9.0.0/16"))
+    assert [at(both, one).kind for one in (inside, outside)] == [UNKNOWN, UNKNOWN]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from via6.observe.verify import words
 from via6.observe.verify.links import Edge
 from via6.observe.verify.network import CONNECTED, Network
-from via6.observe.verify.table import BROADCAST, LOCAL
+from via6.observe.verify.table import BROADCAST, LOCAL, UNKNOWN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,9 +56,10 @@ class Walker:
         self.ways = np.zeros(len(actions), np.int32)
         self.stop = np.array([network.stop(action) for action in actions], np.uint8)
         self.local = np.array([action.kind == LOCAL for action in actions])
+        self.unknown = np.array([action.kind == UNKNOWN for action in actions])
         self.taken = np.array([action.kind in (LOCAL, BROADCAST) for action in actions])
         self.default = np.array([action.default for action in actions])
-        self.reached: list[tuple[int, int, tuple[Edge, ...]]] = []
+        self.reached: list[tuple[int, int, tuple[Edge, ...], list[int]]] = []
         for gid in range(len(actions)):
             self._enter(gid, network.node_of[gid])
 
@@ -67,11 +68,12 @@ class Walker:
         self.ways[gid] = len(action.ways)
         for turn, way in enumerate(action.ways):
             edges = self.network.edges(node, way)
-            if self.network.connected(way) and not (len(edges) == 1 and edges[0].code):
+            if self.network.on_link(node, way):
                 self.target[gid, turn] = CONNECTED
                 self.code[gid, turn] = words.DELIVERED_TO_SUBNET
-                if edges:
-                    self.reached.append((gid, turn, edges))
+                perhaps = sorted(self.network.links.perhaps((node, way.ifindex)))
+                if edges or perhaps:
+                    self.reached.append((gid, turn, edges, perhaps))
                 continue
             edge = edges[0]
             self.code[gid, turn] = edge.code
@@ -86,7 +88,7 @@ class Walker:
 
         gids = self.network.gids(rows)
         many = (self.ways[gids] > 1).any(axis=1)
-        first = [self._step(gids, turn, rows) for turn in range(self.most if many.any() else 1)]
+        first = [self._step(gids, turn) for turn in range(self.most if many.any() else 1)]
         after, port, stop = first[0]
         fates = np.zeros(gids.shape, np.uint16)
         end = np.full(gids.shape, -1, np.int32)
@@ -102,7 +104,7 @@ class Walker:
         """How many rows to walk at once."""
         return max(1, CELLS // max(1, len(self.network.nodes)))
 
-    def _step(self, gids: Any, turn: int, rows: Any) -> tuple[Any, Any, Any]:
+    def _step(self, gids: Any, turn: int) -> tuple[Any, Any, Any]:
         """(next node, its interface, fate here) when every node takes the way of this turn. A node that stops points
         to itself."""
         import numpy as np
@@ -112,7 +114,7 @@ class Walker:
         port = self.inport[gids, turn]
         stop = np.where(self.ways[gids] > 0, self.code[gids, turn], self.stop[gids])
         block = self.block[gids, turn]
-        self._find_hosts(gids, turn, rows, after, port, stop)
+        self._find_hosts(gids, turn, after, port, stop)
         if block.any():
             there = np.take_along_axis(gids, np.where(stop == 0, after, here), axis=1)
             # Who does not forward drops what is not its own; a filter sees what would be sent on.
@@ -121,30 +123,40 @@ class Walker:
             stop = np.where(refused, block, stop)
         return np.where(stop > 0, here, after), port, stop
 
-    def _find_hosts(self, gids: Any, turn: int, rows: Any, after: Any, port: Any, stop: Any) -> None:
-        """Connected ways: a node on the link that has the destination takes it."""
+    def _find_hosts(self, gids: Any, turn: int, after: Any, port: Any, stop: Any) -> None:
+        """Connected ways: a node on the link that has the destination takes it; else one of which nobody knows."""
         import numpy as np
 
-        for gid, at, edges in self.reached:
+        for gid, at, edges, perhaps in self.reached:
             if at != turn:
                 continue
             node = self.network.node_of[gid]
             chosen = np.flatnonzero(gids[:, node] == gid)
             if not len(chosen):
                 continue
-            way = self.network.actions[gid].ways[turn]
-            failed = np.isin(
-                self.network.classes.example[rows[chosen]], self.network.links.failed4((node, way.ifindex))
-            )
-            for edge in edges:
-                hit = self.local[gids[chosen, edge.node]] if edge.node >= 0 else np.zeros(len(chosen), bool)
-                there = chosen[hit]
-                twice = (stop[there, node] == 0) & (after[there, node] != edge.node)
+
+            def enter(there: Any, edge: Edge, node: int = node) -> None:
                 after[there, node] = edge.node
                 port[there, node] = self.network.ports[edge.node, edge.ifindex]
-                stop[there, node] = np.where(twice, words.UNKNOWN, 0)
-                lost = chosen[hit & failed]
-                stop[lost, node] = words.NEIGHBOR_UNREACHABLE
+                stop[there, node] = 0
+
+            living = [edge for edge in edges if not edge.code]
+            for edge in living:
+                there = chosen[self.local[gids[chosen, edge.node]]]
+                twice = there[(stop[there, node] == 0) & (after[there, node] != edge.node)]
+                enter(there, edge)
+                stop[twice, node] = words.UNKNOWN
+            for kind, those in ((self.unknown, living), (self.local, [edge for edge in edges if edge.code])):
+                for edge in those:
+                    there = chosen[kind[gids[chosen, edge.node]]]
+                    there = there[stop[there, node] == words.DELIVERED_TO_SUBNET]
+                    if edge.code:
+                        stop[there, node] = edge.code
+                    else:
+                        enter(there, edge)
+            for other in perhaps:
+                there = chosen[self.local[gids[chosen, other]] & (stop[chosen, node] == words.DELIVERED_TO_SUBNET)]
+                stop[there, node] = words.UNKNOWN
 
 
 def _jump(after: Any, stop: Any) -> tuple[Any, Any]:

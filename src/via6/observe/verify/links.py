@@ -3,8 +3,13 @@
 Snapshots hold no cables. What tells of them: the two ends of a veth pair name each other's number; an entry of the ARP
 or ND table holds the link-layer address of the far interface; ports of a bridge are one link. Interfaces that are known
 to be on one link make a *segment*. A segment of which every end is known is closed: a next hop that no node on it has
-does not answer. On any other link a next hop that just one interface in all snapshots has is taken to be that one;
-if none has it, the packet leaves what the snapshots cover; if several have it, nobody knows.
+does not answer. On any other link a next hop leads to an interface that has the address, if something besides the
+route speaks for both being on one link: a network of addresses that both have, or that the far node's next hops or
+Babel neighbours there are the near one. If none has the address, the packet leaves what the snapshots cover; if nothing
+speaks for it, or something speaks for several, nobody knows.
+
+Numbers of veth ends repeat from machine to machine, and the other end may be in no snapshot (a switch in a namespace of
+its own): so they count where something else speaks for the pair too, or where no number occurs twice.
 """
 
 from __future__ import annotations
@@ -14,9 +19,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, InterfaceAddress, Link
+from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, InterfaceAddress, Link, Neighbour
 from via6.observe.allowedips import peer_of
 from via6.observe.node import ACCEPT, DROP, OPENBSD, Node
+from via6.observe.show import resolved
 from via6.observe.verify import words
 from via6.prefix import Address, Prefix, format_address, is_link_local, mask
 
@@ -24,9 +30,12 @@ Port = tuple[int, int]
 """(place of the node, ifindex)."""
 
 _SILENT: Final = frozenset({"FAILED", "INCOMPLETE", "NONE", "NOARP"})  # NOARP: multicast groups, mostly
-_NOARP: Final = 0x80 | 0x10  # IFF_NOARP, IFF_POINTOPOINT
+_NOARP: Final = 0x80  # IFF_NOARP
+_ALONE: Final = 0x80 | 0x10  # IFF_POINTOPOINT: who is at the other end is no question
 _NO_ANSWER: Final = IFA_F_TENTATIVE | IFA_F_DADFAILED
 _TUNNELS: Final = frozenset({"wireguard", "tun"})
+_ETHERNET: Final = frozenset({"", "veth", "bridge", "bond", "team", "vlan", "macvlan"})
+"""Kinds that find out link-layer addresses, unless they are told not to (`ip link set DEV arp off`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +93,10 @@ class Segments:
         self._above[self._find(one)] = self._find(other)
 
     def _join_bridges(self) -> None:
+        """A bridge that is down passes nothing from port to port, nor a port that is down."""
         for at, node in enumerate(self.nodes):
             for link in node.kernel.links:
-                if self._enslaved(at, link):
+                if self._enslaved(at, link) and link.up and node.kernel.by_index[link.master].up:
                     self._join((at, link.ifindex), (at, link.master))
 
     def _join_neighbours(self) -> None:
@@ -117,12 +127,56 @@ class Segments:
                 far = [other for other in ends.get((peer, ifindex), ()) if other != port]
                 near = [other for other in far if self._find(other) == self._find(port)]
                 pick = near if near else far
-                if len(pick) == 1 and not (pick is far and self._contradicted(port, far[0])):
+                if len(pick) == 1 and (pick is near or self._likely(port, far[0])):
                     chosen[port] = pick[0]
         for port, other in chosen.items():
             if chosen.get(other) == port:
                 self._paired |= {port, other}
                 self._join(port, other)
+
+    def _likely(self, port: Port, other: Port) -> bool:
+        """Two veth ends that name each other's numbers are a pair, and not by chance."""
+        if self._contradicted(port, other):
+            return False
+        return self._all_differ or self._speaks(port, other) or self._speaks(other, port)
+
+    @cached_property
+    def _all_differ(self) -> bool:
+        """No number of a veth end occurs twice: whoever made them took care, and they say who belongs together."""
+        numbers = [link.ifindex for node in self.nodes for link in node.kernel.links if link.kind == "veth"]
+        return len(numbers) == len(set(numbers))
+
+    @cached_property
+    def _meant(self) -> dict[Port, set[Address]]:
+        """Per interface the next hops of the node's routes there, and its Babel neighbours."""
+        found: dict[Port, set[Address]] = {}
+        for at, node in enumerate(self.nodes):
+            objects = {one.nhid: one for one in node.kernel.nexthops}
+            for block in node.kernel.routes.blocks:
+                for hop in resolved(block.template, objects).next_hops:
+                    if hop.via is not None:
+                        found.setdefault((at, hop.ifindex), set()).add(hop.via)
+            for one in node.babel.neighbours if node.babel is not None else ():
+                found.setdefault((at, one.ifindex), set()).add(one.address)
+        return found
+
+    def _speaks(self, port: Port, other: Port) -> bool:
+        """What the node of `other` says speaks for the two being on one link."""
+        port, other = self._above_port(port), self._above_port(other)
+        held = {a.address for a in self.held.get(port, ())}
+        return bool(self._meant.get(other, set()) & held) or bool(self._networks(port) & self._networks(other))
+
+    def _above_port(self, port: Port) -> Port:
+        """The bridge that an interface is a port of, or the interface."""
+        link = self.link(port)
+        return (port[0], link.master) if link is not None and self._enslaved(port[0], link) else port
+
+    def _networks(self, port: Port) -> set[Prefix]:
+        return {
+            Prefix(mask(a.address, a.length), a.length)
+            for a in self.held.get(port, ())
+            if a.length < len(a.address) * 8 and not is_link_local(a.address) and a.peer is None
+        }
 
     def _contradicted(self, port: Port, other: Port) -> bool:
         """The neighbour table of one end knows somebody who is not at the other."""
@@ -150,6 +204,10 @@ class Segments:
         """The interfaces of other nodes that are known to be on the link of this one."""
         return [other for other in self.members.get(self._find(port), ()) if other[0] != port[0]]
 
+    def _ends(self, port: Port) -> list[Port]:
+        """Those of them that speak IP: not the ports of a bridge, which does it for them."""
+        return [(at, i) for at, i in self.on(port) if not self._enslaved(at, self.nodes[at].kernel.by_index[i])]
+
     def closed(self, port: Port) -> bool:
         """Every end of the link is in the snapshots."""
         for one in self.members.get(self._find(port), ()):
@@ -173,19 +231,22 @@ class Segments:
             if via is None and link.kind == "bridge":
                 return None  # a bridge without a port that carries: nobody is on it, and nothing is wrong
             return Edge(code=words.NEIGHBOR_UNREACHABLE, why=f"{link.name} has no carrier")
-        if via is None or link.flags & _NOARP or link.kind in _TUNNELS:
+        if self._mute(link):
+            return Edge(code=words.NEIGHBOR_UNREACHABLE, why=f"arp is off on {link.name}: it finds nobody")
+        if via is None or link.flags & _ALONE or link.kind in _TUNNELS:
             return None
         entry = self._neighbours[port[0]].get((port[1], via))
-        if entry is not None and entry.state == "FAILED":
-            return Edge(
-                code=words.NEIGHBOR_UNREACHABLE, why=f"{format_address(via)} dev {link.name} does not answer: FAILED"
-            )
         if len(via) == 16 and (entry is None or entry.state in _SILENT) and not self._asks(port):
             return Edge(
                 code=words.NEIGHBOR_UNREACHABLE,
                 why=f"{link.name} has no usable link-local address to ask for {format_address(via)} with",
             )
         return None
+
+    @staticmethod
+    def _mute(link: Link) -> bool:
+        """It sends to its own link-layer address whatever it sends (net/ipv4/arp.c: arp_constructor)."""
+        return bool(link.flags & _NOARP and link.kind in _ETHERNET and len(link.lladdr) == 6)
 
     def _asks(self, port: Port) -> bool:
         """Neighbour discovery can be asked on an interface: IPv6 is on there, with a link-local address (ndisc.c)."""
@@ -203,8 +264,15 @@ class Segments:
         refused = self.leaves(port, via)
         if refused is not None:
             return refused
-        found, sure = self._candidates(port, via)
         name = f"{format_address(via)} dev {self.nodes[port[0]].kernel.dev(port[1])}"
+        entry = self._neighbours[port[0]].get((port[1], via))
+        known = entry if entry is not None and entry.state not in _SILENT and any(entry.lladdr) else None
+        told = self._known_as(port, known, name) if known is not None else None
+        if told is not None:
+            return told
+        found, sure = self._candidates(port, via, known)
+        if entry is not None and entry.state == "FAILED":
+            return self._failed(port, entry, found, name)
         if not found:
             if sure:
                 return Edge(code=words.NEIGHBOR_UNREACHABLE, why=f"nobody on the link has {name}")
@@ -212,11 +280,55 @@ class Segments:
         if len({at for at, _ in found}) > 1:
             some = ", ".join(sorted({self.nodes[at].name for at, _ in found})[:4])
             return Edge(code=words.UNKNOWN, why=f"{name} may be any of {some}")
+        if not sure and not any(one in self.on(port) or self._speaks(port, one) for one in found):
+            why = f"{name}: whether {self.name(found[0])}, which has the address, is on that link"
+            return Edge(code=words.UNKNOWN, why=why)
         if len({(self.block(one)[0], self.rp_filter(one)) for one in found}) > 1:
             return Edge(code=words.UNKNOWN, why=f"{name}: at which interface of {self.nodes[found[0][0]].name}?")
         if len(found) > 1 and self.rp_filter(found[0]) != 0:
             return Edge(code=words.UNKNOWN, why=f"{name}: at which interface of {self.nodes[found[0][0]].name}?")
-        return self.arrive(found[0], via)
+        return (None if known else self._silent(port, found[0], via)) or self.arrive(found[0], via)
+
+    def _known_as(self, port: Port, entry: Neighbour, name: str) -> Edge | None:
+        """What an entry of the neighbour table means that names somebody without this address: it is used as long as
+        nobody asks again, and for ever if somebody has set it. None where it names who has it, or nobody known."""
+        there = self._by_lladdr(entry.lladdr, entry.address)
+        if len(there) == 1 and not self._answers(there[0], entry.address):
+            if entry.state == "PERMANENT":
+                return self.arrive(there[0])
+            why = f"{name} is still known as {self.name(there[0])}, which does not have it any more"
+            return Edge(code=words.UNKNOWN, why=why)
+        if there or entry.state == "PERMANENT":
+            return None
+        having, _ = self._candidates(port, entry.address, None)
+        if not having:
+            return None
+        why = f"{name} is known as {entry.lladdr.hex(':')}, and {self.name(having[0])}, which has it, is another one"
+        return Edge(code=words.UNKNOWN, why=why)
+
+    def _failed(self, port: Port, entry: Neighbour, found: Sequence[Port], name: str) -> Edge:
+        """A next hop that did not answer when it was last asked. The next packet asks again, and who is there answers
+        unless something keeps him from it."""
+        there = [one for one in found if self._silent(port, one, entry.address) is None]
+        if there and not self.arrive(there[0], entry.address).code:
+            why = f"{name} did not answer (FAILED), and {self.name(there[0])} has it: ping it, and take a new snapshot"
+            return Edge(code=words.UNKNOWN, why=why)
+        return Edge(code=words.NEIGHBOR_UNREACHABLE, why=f"{name} does not answer: FAILED")
+
+    def _silent(self, port: Port, far: Port, via: Address) -> Edge | None:
+        """Why the far interface gives no answer if it is asked for its address; None if it does."""
+        link = self.link(far)
+        if link is not None and self._mute(link):
+            return Edge(code=words.NEIGHBOR_UNREACHABLE, why=f"arp is off on {self.name(far)}: it answers nobody")
+        here = self.link(port)
+        if len(via) == 4 or here is None:  # ARP answers whom it hears; ND looks for him in its own table
+            return None
+        for own in self.held.get(port, ()):
+            entry = self._neighbours[far[0]].get((far[1], own.address))
+            if entry is not None and entry.state == "PERMANENT" and entry.lladdr != here.lladdr:
+                why = f"{self.name(far)} answers to {entry.lladdr.hex(':')}, which is not {self.name(port)}: PERMANENT"
+                return Edge(code=words.NEIGHBOR_UNREACHABLE, why=why)
+        return None
 
     def arrive(self, port: Port, address: Address | None = None) -> Edge:
         """The edge that ends at an interface."""
@@ -236,14 +348,12 @@ class Segments:
         node = self.nodes[port[0]]
         return f"{node.name}'s {node.kernel.dev(port[1])}"
 
-    def _candidates(self, port: Port, via: Address) -> tuple[list[Port], bool]:
-        """The interfaces that may be meant, and whether there are no others."""
-        entry = self._neighbours[port[0]].get((port[1], via))
-        known = entry.lladdr if entry is not None and entry.state not in _SILENT else b""
-        near = self.on(port)
+    def _candidates(self, port: Port, via: Address, entry: Neighbour | None) -> tuple[list[Port], bool]:
+        """The interfaces that may be meant, and whether there are no others. `entry` has a link-layer address."""
+        near = self._ends(port)
         closed = self.closed(port)
-        if any(known):
-            there = self._by_lladdr(known, via)
+        if entry is not None:
+            there = self._by_lladdr(entry.lladdr, via)
             if len(there) == 1 and self._answers(there[0], via):
                 return there, True
             if not there:
@@ -253,25 +363,12 @@ class Segments:
             return having, closed
         # Nobody knows the link: whoever has the address, and is not known to be somewhere else.
         far = [one for one in self.owners.get(via, ()) if one[0] != port[0] and not self.closed(one)]
-        babel = self._by_babel(port, far)
-        return babel or far, False
+        return [one for one in far if self._speaks(port, one)] or far, False
 
     def _answers(self, port: Port, address: Address) -> bool:
         """The interface answers for an address: ND for its own, ARP for any of its node's (arp_ignore=0)."""
         owners = self.owners.get(address, ())
         return port in owners if len(address) == 16 else any(at == port[0] for at, _ in owners)
-
-    def _by_babel(self, port: Port, found: Sequence[Port]) -> list[Port]:
-        """Of several those that hear the asking interface as a Babel neighbour."""
-        if len(found) < 2:
-            return []
-        mine = {a.address for a in self.held.get(port, ())}
-        hears = []
-        for one in found:
-            state = self.nodes[one[0]].babel
-            if state is not None and any(n.ifindex == one[1] and n.address in mine for n in state.neighbours):
-                hears.append(one)
-        return hears
 
     # --- what stands in the way there ------------------------------------------------------------------------------
 
@@ -307,7 +404,7 @@ class Segments:
 
     def attached(self, port: Port) -> list[Port]:
         """The interfaces of other nodes that may answer ARP on the link of this one."""
-        near = self.on(port)
+        near = self._ends(port)
         if self.closed(port):
             return near
         subnets = {Prefix(mask(a.address, a.length), a.length) for a in self.held.get(port, ()) if len(a.address) == 4}
@@ -320,18 +417,57 @@ class Segments:
         ]
         return near + list(dict.fromkeys(far))
 
+    def perhaps(self, port: Port) -> frozenset[int]:
+        """Nodes that may be on the link of an interface as well, though nothing says so."""
+        return frozenset() if self.closed(port) else self._open - {port[0], *(at for at, _ in self.attached(port))}
+
+    @cached_property
+    def _open(self) -> frozenset[int]:
+        """Nodes with an interface of which not all that is on its link is known."""
+        return frozenset(
+            at
+            for at, node in enumerate(self.nodes)
+            for link in node.kernel.links
+            if link.up and not link.loopback and not self._enslaved(at, link) and not self.closed((at, link.ifindex))
+        )
+
     def _loop(self, port: Port) -> bool:
         link = self.link(port)
         return link is None or link.loopback
 
-    def failed4(self, port: Port) -> list[int]:
-        """IPv4 addresses on the link that do not answer ARP."""
-        entries = self._neighbours[port[0]].values()
-        return [
-            int.from_bytes(n.address, "big")
-            for n in entries
-            if n.ifindex == port[1] and len(n.address) == 4 and n.state == "FAILED"
-        ]
+    def hears(self, port: Port, far: Port) -> Edge:
+        """The edge to a host on the link; it may not answer ARP."""
+        silent, link = self._silent(port, far, bytes(4)), self.link(far)
+        if silent is None or link is None:
+            return self.arrive(far)
+        for entry in self._neighbours[port[0]].values():
+            if entry.ifindex == port[1] and entry.lladdr == link.lladdr and entry.state not in _SILENT:
+                return Edge(code=words.UNKNOWN, why=f"{silent.why}, and is still known to {self.name(port)}")
+        return silent
+
+    def notable(self, at: int) -> list[tuple[Address, int]]:
+        """IPv4 addresses of nodes of which the neighbour table of one says that they did not answer, or that they are
+        somebody else: (address, ifindex)."""
+        found = []
+        for entry in self.nodes[at].kernel.neighbours:
+            owners = {one[0] for one in self.owners.get(entry.address, ())} - {at}
+            known = {one[0] for one in self._lladdrs.get(entry.lladdr, ())}
+            odd = entry.state == "FAILED" or (entry.state not in _SILENT and any(entry.lladdr) and not known & owners)
+            if len(entry.address) == 4 and owners and odd:
+                found.append((entry.address, entry.ifindex))
+        return found
+
+    def by_entry(self, port: Port, host: Address) -> Edge | None:
+        """What the neighbour table says of such an address; None if nobody on the link has it."""
+        entry = self._neighbours[port[0]][port[1], host]
+        having = [one for one in self.attached(port) if self._answers(one, host)]
+        name = f"{format_address(host)} dev {self.nodes[port[0]].kernel.dev(port[1])}"
+        if not having:
+            return None
+        if entry.state == "FAILED":
+            return self._failed(port, entry, having, name)
+        why = f"{name} is known as {entry.lladdr.hex(':')}, which is not {self.name(having[0])}: {entry.state}"
+        return Edge(code=words.NEIGHBOR_UNREACHABLE if entry.state == "PERMANENT" else words.UNKNOWN, why=why)
 
     # --- WireGuard -------------------------------------------------------------------------------------------------
 

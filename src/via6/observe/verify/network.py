@@ -12,7 +12,7 @@ action means, its edges, stands in tables beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -237,7 +237,8 @@ class Network:
         self.place = {node.name: at for at, node in enumerate(self.nodes)}
         self.links = Segments(self.nodes)
         shapes = Shapes()
-        self.lookups = list(at_once(lambda node: lookup(node, shapes), self.nodes))
+        told = [self.links.notable(at) for at in range(len(self.nodes))]
+        self.lookups = list(at_once(lambda at: lookup(self.nodes[at], shapes, told[at]), range(len(self.nodes))))
         self.classes = classes_of(self.lookups, {*cuts, *_named(self.nodes)})
         self.offsets = [0]
         for one in self.lookups:
@@ -267,7 +268,8 @@ class Network:
         return out
 
     def edges(self, node: int, way: Way) -> tuple[Edge, ...]:
-        """Where a way leads: one edge; for a connected way one per interface that may have the destination."""
+        """Where a way leads: one edge; for a connected way one per interface that may have the destination, also where
+        nothing comes in any more (`code` and `node`), or one without a node if nothing can leave."""
         key = node, way
         if key not in self._edges:
             self._edges[key] = self._resolve(node, way)
@@ -282,12 +284,22 @@ class Network:
         refused = self.links.leaves(port, None)
         if refused is not None:
             return (refused,)
-        return tuple(self.links.arrive(one) for one in self.links.attached(port))
+        if way.entry is not None:
+            told = self.links.by_entry(port, way.entry)
+            if told is not None:
+                return (told,)
+        ends = ((one, self.links.hears(port, one)) for one in self.links.attached(port))
+        return tuple(replace(edge, node=one[0], ifindex=one[1]) for one, edge in ends)
 
     @staticmethod
     def connected(way: Way) -> bool:
         """The destination itself is looked for on the link."""
         return way.via is None and way.peer == NO_TUNNEL
+
+    def on_link(self, node: int, way: Way) -> bool:
+        """The destination is looked for on the link, and can be."""
+        edges = self.edges(node, way) if self.connected(way) else ()
+        return self.connected(way) and not (edges and edges[0].node < 0)
 
     def stop(self, action: Action) -> int:
         """The fate that an action is by itself; 0 for one that sends on."""

@@ -45,17 +45,20 @@ NO_PEER: Final = -1
 
 _DISCARDS: Final = frozenset({"blackhole", "unreachable", "prohibit"})
 _USUAL: Final = ((0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, TABLE_DEFAULT))
+_LAST: Final = 0xFFFFFFFF
 _THROUGH: Final = -1  # this table says nothing: on to the next rule
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """One of the next hops that a packet may take; `via` None: the destination itself is looked for on the link.
-    `peer` is the WireGuard peer whose AllowedIPs have the destination: its place, NO_PEER, or NO_TUNNEL."""
+    `peer` is the WireGuard peer whose AllowedIPs have the destination: its place, NO_PEER, or NO_TUNNEL. `entry` is the
+    destination, where the neighbour table has more to say of it than that it is there."""
 
     via: Address | None
     ifindex: int
     peer: int = NO_TUNNEL
+    entry: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +157,18 @@ def destinations(block: RouteBlock) -> Any:
     return np.frombuffer(octets, ">u4").astype(np.uint64)
 
 
-def lookup(node: Node, shapes: Shapes | None = None) -> Lookup:
-    """The whole lookup of a node."""
-    return _Lookups(node, shapes or Shapes()).whole()
+def lookup(node: Node, shapes: Shapes | None = None, told: Iterable[tuple[Address, int]] = ()) -> Lookup:
+    """The whole lookup of a node. `told` are IPv4 addresses on interfaces that get a Way with `entry`."""
+    return _Lookups(node, shapes or Shapes(), told).whole()
 
 
 class _Lookups:
     """The tables of one node, on their way to one Lookup. Numbers are those of `actions`; 0 is NO_ROUTE."""
 
-    def __init__(self, node: Node, shapes: Shapes) -> None:
+    def __init__(self, node: Node, shapes: Shapes, told: Iterable[tuple[Address, int]]) -> None:
         self.node = node
         self.shapes = shapes
+        self.told = told
         self.actions: dict[Action, int] = {NO_ROUTE: 0}
         self.objects = {o.nhid: o for o in node.kernel.nexthops}
 
@@ -188,7 +192,30 @@ class _Lookups:
             link = self.node.kernel.by_name.get(name)
             if link is not None:
                 starts, numbers = self._by_peers(starts, numbers, link.ifindex, peers)
-        return self._made(starts, numbers)
+        return self._made(*self._by_entries(starts, numbers))
+
+    def _by_entries(self, starts: Any, numbers: Any) -> tuple[Any, Any]:
+        """Destinations on a link of which the neighbour table says more than that they are there."""
+        import numpy as np
+
+        told: dict[int, set[int]] = {}
+        for one, ifindex in self.told:
+            told.setdefault(int.from_bytes(one, "big"), set()).add(ifindex)
+        if not told:
+            return starts, numbers
+        alone = np.array(sorted(told), np.int64)
+        ends = alone + 1
+        cuts = np.union1d(starts, np.concatenate((alone, ends[ends <= _LAST])).astype(np.uint32))
+        there = numbers[starts.searchsorted(cuts, side="right") - 1].copy()
+        actions = list(self.actions)
+        for at, number in zip(cuts.searchsorted(alone.astype(np.uint32)).tolist(), sorted(told), strict=True):
+            action = actions[int(there[at])]
+            address = number.to_bytes(4, "big")
+            if any(way.via is None and way.ifindex in told[number] for way in action.ways):
+                ways = (replace(w, entry=address) if w.via is None and w.ifindex in told[number] else w
+                        for w in action.ways)  # fmt: skip
+                there[at] = self.number(replace(action, ways=tuple(ways)))
+        return cuts, there
 
     def _by_peers(self, starts: Any, numbers: Any, ifindex: int, peers: Sequence[Peer]) -> tuple[Any, Any]:
         """Behind the routing table WireGuard has one of its own: the peer whose AllowedIPs match longest."""
@@ -246,9 +273,9 @@ class _Lookups:
 
     def _never(self, rule: Rule) -> bool:
         """No packet from elsewhere can meet the rule: it speaks of a device that is not there, or of VRFs, and there
-        is none."""
+        is none. `not` without anything behind it is never true."""
         if rule.invert:
-            return False
+            return _by_destination(rule) and rule.destination is None and " with " not in rule.action
         links = self.node.kernel.links
         names = {link.name for link in links}
         if any(device and device not in names for device in (rule.iif, rule.oif)):
@@ -269,10 +296,11 @@ class _Lookups:
             starts, numbers = self._blank(self.number(Action(UNKNOWN, why=f"rule {rule.priority}: {what}")))
         import numpy as np
 
-        if not _by_destination(rule) or told[2]:
+        whole = _by_destination(rule) and not told[2]
+        if not whole:
             unknown = self.number(Action(UNKNOWN, why=f"rule {rule.priority} looks at more than the destination"))
             numbers = np.where(numbers == _THROUGH, numbers, np.int32(unknown))
-        if rule.destination is not None:
+        if rule.destination is not None and (whole or not rule.invert):
             return self._within(starts, numbers, rule.destination, rule.invert)
         return starts, numbers
 

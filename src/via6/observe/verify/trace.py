@@ -8,7 +8,7 @@ from via6.observe.verify import words
 from via6.observe.verify.links import Edge, Port
 from via6.observe.verify.network import Network
 from via6.observe.verify.source import Sources
-from via6.observe.verify.table import BROADCAST, LOCAL, Action, Way
+from via6.observe.verify.table import BROADCAST, LOCAL, UNKNOWN, Action, Way
 from via6.prefix import Address, format_address
 
 
@@ -121,19 +121,24 @@ class _Walk:
 
     def _edges(self, at: int, way: Way) -> list[Edge]:
         edges = self.network.edges(at, way)
-        if not self.network.connected(way) or (len(edges) == 1 and edges[0].code):
+        if not self.network.on_link(at, way):
             return list(edges)
         where = f"{format_address(self.destination)} on {self.network.links.name((at, way.ifindex))}"
         lookups = self.network.lookups
-        having = [e for e in edges if e.node >= 0 and lookups[e.node].action(self.destination).kind == LOCAL]
-        if not having:
-            return [Edge(code=words.DELIVERED_TO_SUBNET, why=f"no snapshot has {where}")]
+        kind = [(edge, lookups[edge.node].action(self.destination).kind) for edge in edges]
+        having = [edge for edge, what in kind if what == LOCAL and not edge.code]
         if len({edge.node for edge in having}) > 1:
-            some = ", ".join(sorted(self.network.nodes[edge.node].name for edge in having))
+            some = ", ".join(sorted({self.network.nodes[edge.node].name for edge in having}))
             return [Edge(code=words.UNKNOWN, why=f"{where} may be any of {some}")]
-        if int.from_bytes(self.destination, "big") in self.network.links.failed4((at, way.ifindex)):
-            return [Edge(code=words.NEIGHBOR_UNREACHABLE, why=f"{where} does not answer: FAILED")]
-        return having[:1]
+        having += [edge for edge, what in kind if what == UNKNOWN and not edge.code]
+        having += [edge for edge, what in kind if what == LOCAL and edge.code]
+        if having:
+            return having[:1]
+        for other in sorted(self.network.links.perhaps((at, way.ifindex))):
+            if lookups[other].action(self.destination).kind == LOCAL:
+                why = f"whether {self.network.nodes[other].name}, which has {where}, is on that link"
+                return [Edge(code=words.UNKNOWN, why=why)]
+        return [Edge(code=words.DELIVERED_TO_SUBNET, why=f"no snapshot has {where}")]
 
     def end(self, steps: tuple[Step, ...], code: int, node: str, why: str) -> None:
         """Notes a branch that is whole."""
