@@ -527,3 +527,25 @@ def test_all_nodes_of_a_lab(tmp_path: Path) -> None:
         assert "10.1.0.0/24" in prefixes["r2"]
     finally:
         via6("lab", "down", name)
+
+
+def test_names_of_odd_octets(nets: Nets) -> None:
+    """Linux takes almost any octets for the name of a device; `ip -j` prints them as they are, no JSON."""
+    a, _ = nets.pair()
+    ip, odd = (b"ip", b"-n", a.name.encode()), b"x\x1b[31m\xff"
+    subprocess.run([*ip, b"link", b"add", odd, b"type", b"veth", b"peer", b"name", b'y"\\\xc3'], check=True)
+    a.ip("addr add 10.5.0.1/24 dev eth0")
+    subprocess.run([*ip, b"rule", b"add", b"iif", odd, b"lookup", b"77"], check=True)
+
+    def held_still() -> tuple[dict[str, Any], dict[str, Any]] | None:
+        before, other, after = (as_told_by_both(node) for node in (here(a), by_script(a), here(a)))
+        return (before, other) if before == after else None
+
+    by_netlink, by_ip = wait_until(held_still, timeout=20, every=0.2)
+    for part, told in by_netlink.items():
+        assert told == by_ip[part], part
+    assert {"x\x1b[31m\\xff", 'y"\\\\xc3'} <= {link.name for link in by_netlink["links"]}
+    assert "net/ipv4/conf/x\x1b[31m\\xff/rp_filter" in by_netlink["sysctls"]
+    code, out, err = via6("snapshot", netns=a)
+    assert (code, err) == (OK, "")
+    assert snapshot.decode(out.encode())

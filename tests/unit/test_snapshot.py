@@ -337,3 +337,10 @@ def test_two_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_bytes(named("r1"))
     with pytest.raises(Refusal, match=r"two snapshots are of a node 'r1': .*a\.json and .*b\.json"):
         snapshot.load([tmp_path])
+
+
+@pytest.mark.parametrize("name", [{}, {"name": ""}])
+def test_a_node_has_a_name(name: dict[str, str]) -> None:
+    value = {"format": "via6-snapshot", "version": 1} | name
+    with pytest.raises(Refusal, match="file: name: "):
+        snapshot.decode(json.dumps(value).encode(), "file")

@@ -19,6 +19,11 @@ def write_lines(lines: Iterable[str]) -> None:
         sys.stdout.write("\n".join(chunk) + "\n")
 
 
+def visible(text: str) -> str:
+    """Text of somebody else's, such as names of devices, without what would steer the terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 def wants_colour(choice: str | None) -> bool:
     """`choice` is what -c says: None (not given: no colours, as `ip`), auto, always or never. NO_COLOR beats auto."""
     if choice == "auto":

@@ -74,6 +74,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collects and writes; 1 if a node failed."""
+    if args.name is not None and not (args.name and args.name.isprintable()):
+        raise Refusal("--name is a name, of characters that can be seen", "via6 snapshot --name r1", USAGE)
     if args.parallel < 1 or not args.timeout > 0:
         raise Refusal("--parallel and --timeout are numbers above 0", code=USAGE)
     mask = _mask(args)
@@ -90,9 +92,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say_unread(node: Node) -> None:
+    from via6.cli.output import visible
+
     if node.unread:
         parts = "; ".join(f"{part} ({why})" for part, why in sorted(node.unread.items()))
-        print(f"{node.name}: not read: {parts}", file=sys.stderr)
+        print(visible(f"{node.name}: not read: {parts}"), file=sys.stderr)
     if node.unsteady:
         print(f"{node.name}: changed all the time: {', '.join(sorted(node.unsteady))}", file=sys.stderr)
 
@@ -126,7 +130,9 @@ def _collect(args: argparse.Namespace) -> tuple[list[Node], list[tuple[str, Refu
 
 def name_of(netns: str | None) -> str:
     """What the node of this network namespace is called: as -n does (`LAB/NODE`: NODE), else as the machine is."""
-    return (netns or "").rstrip("/").rpartition("/")[2] or os.uname().nodename
+    from via6.cli.output import visible
+
+    return visible((netns or "").rstrip("/").rpartition("/")[2] or os.uname().nodename)
 
 
 def here(name: str) -> Node:

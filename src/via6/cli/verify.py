@@ -168,11 +168,11 @@ def _print(args: argparse.Namespace, out: Any, text: Sequence[str]) -> None:
     if args.json:
         print(json.dumps(out))
         return
-    from via6.cli.output import painter
+    from via6.cli.output import painter, visible
     from via6.observe.verify.words import MEANINGS
 
     colour = painter(args.color)
-    for line in text:
+    for line in map(visible, text):
         word, _, rest = line.partition(" ")
         fate = word in MEANINGS and word.isupper()
         print(f"{colour('bad', word)} {rest}" if fate and colour else line)

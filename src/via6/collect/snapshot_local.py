@@ -35,7 +35,15 @@ from via6.model import (
 )
 from via6.observe.node import Node
 from via6.observe.snapshot import nft
-from via6.observe.snapshot.answers import NOT_THERE, SYSCTLS, Answer, babel_of, firewall_of, wireguard_of
+from via6.observe.snapshot.answers import (
+    NOT_THERE,
+    SYSCTLS,
+    Answer,
+    babel_of,
+    firewall_of,
+    readable,
+    wireguard_of,
+)
 from via6.prefix import AF_INET
 
 _TRIES: Final = 5
@@ -60,6 +68,11 @@ def read(name: str, kernel: Kernel, show: Show) -> Node:
     unread: dict[str, str] = {}
     times: dict[str, float] = {}
     snapshot, unsteady = _tables(kernel, times)
+    snapshot = replace(
+        snapshot,
+        links=tuple(replace(link, name=readable(link.name)) for link in snapshot.links),
+        rules=tuple(replace(rule, iif=readable(rule.iif), oif=readable(rule.oif)) for rule in snapshot.rules),
+    )
 
     def noted(part: str, pair: tuple[Any, str], began: float) -> Any:
         value, why = pair
@@ -152,7 +165,7 @@ def sysctls() -> dict[str, int]:
     for pattern in SYSCTLS:
         for path in sorted(glob(f"/proc/sys/{pattern}")) if "*" in pattern else (f"/proc/sys/{pattern}",):
             try:
-                found[path.removeprefix("/proc/sys/")] = int(Path(path).read_text())
+                found[readable(path.removeprefix("/proc/sys/"))] = int(Path(path).read_text())
             except (OSError, ValueError):
                 continue
     return dict(sorted(found.items()))

@@ -55,7 +55,7 @@ def host(word: str) -> Host:
     else:
         port = "0"
     odd = re.search(r"[\s\[\]@]", user + place) or (at and not user) or not place or not port.isdecimal()
-    if odd or word.startswith("-") or place.startswith("-") or int(port) > 65535:
+    if odd or not word.isprintable() or word.startswith("-") or place.startswith("-") or int(port) > 65535:
         raise Refusal(f"{word!r} is no host", "via6 snapshot --host admin@r1 --host 'admin@[2001:db8::1]:22'", USAGE)
     return Host(f"{user}@{place}" if user else place, place.partition("%")[0], int(port))
 
@@ -97,6 +97,8 @@ def _line(line: str) -> Host:
         raise ValueError(f"{line!r}: HOST, then perhaps a name")
     one = host(plain[0])
     name = plain[1] if len(plain) == 2 else one.name
+    if not name or not name.isprintable():
+        raise ValueError(f"{name!r} is no name")
     if "host" in pairs:
         one = Host(host(pairs["host"]).destination, name)
     user, _, place = one.destination.rpartition("@")

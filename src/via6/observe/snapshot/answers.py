@@ -73,6 +73,11 @@ _THERE: Final = "the daemon has "  # not answered, or hung up: it is there, what
 # --- packet filters ------------------------------------------------------------------------------------------------
 
 
+def readable(text: str) -> str:
+    """A name of the kernel's, octets that are no UTF-8 as `\\xff`: JSON has no place for them."""
+    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def firewall_of(answers: Answers, links: Iterable[Link] = ()) -> tuple[Firewall | None, str]:
     """The verdict on what `nft`, `iptables`, `ip6tables` and their `-legacy` twins answered, or why there is none.
 
@@ -117,7 +122,7 @@ def wireguard_of(answer: Answer, kinds: Mapping[str, str]) -> tuple[dict[str, tu
     without any WireGuard device nothing was missed."""
     wanted = {name for name, kind in kinds.items() if kind == "wireguard"}
     found: dict[str, list[str]] = {}
-    for line in answer.output.decode(errors="replace").splitlines():
+    for line in answer.output.decode(errors="backslashreplace").splitlines():
         device, _, rest = line.partition("\t")
         if rest:
             found.setdefault(device, []).append(rest)
@@ -250,7 +255,7 @@ def _names(answers: Answers, source: str, known: Mapping[int, str]) -> dict[int,
 def _sysctls(answer: Answer) -> dict[str, int]:
     """Lines `net/ipv4/ip_forward:1`, as grep prints them."""
     made = {}
-    for line in answer.output.decode(errors="replace").splitlines():
+    for line in answer.output.decode(errors="backslashreplace").splitlines():
         name, _, value = line.rpartition(":")
         if name and value.lstrip("-").isdecimal():
             made[name] = int(value)

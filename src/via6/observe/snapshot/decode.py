@@ -394,6 +394,8 @@ def _names(part: schema.NodePart) -> None:
 
 
 def _node(part: schema.NodePart) -> Node:
+    if not part.name:
+        raise Wrong("name", "a node has a name")
     _names(part)
     links = _each(part.links, _link, "links")
     _unique((link.ifindex for link in links), "links", "the ifindex")

@@ -9,6 +9,7 @@ A reader raises Odd when it does not understand an answer: the part is then unre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -103,12 +104,26 @@ def rows(data: bytes) -> list[Json]:
     if not data.strip():
         return []
     try:
-        found = msgspec.json.decode(data)
+        found = _decoded(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Odd(f"it is no JSON: {error}") from None
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise Odd("it is no list of objects")
     return [row for row in found if row]
+
+
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_NO_UTF8: Final = re.compile("[\udc80-\udcff]")
+
+
+def _decoded(data: bytes) -> Any:
+    """`ip` prints names of devices as they are, which is no JSON where one has odd octets. Those that are no UTF-8
+    become `\\xff`, as in `answers.readable`."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        plain = _CONTROL.sub(lambda found: b"\\u%04x" % found[0][0], data).decode(errors="surrogateescape")
+        return msgspec.json.decode(_NO_UTF8.sub(lambda found: f"\\\\x{ord(found[0]) - 0xDC00:02x}", plain))
 
 
 def _each(data: bytes, make: Callable[[Json], T]) -> tuple[T, ...]:
