@@ -114,8 +114,8 @@ class Segments:
         return found
 
     def _join_pairs(self) -> None:
-        """veth: both ends name each other's number. Numbers repeat from node to node, so only one possible partner is
-        taken for it, or the one with which the neighbour tables have joined it already."""
+        """veth: both ends name each other's number. Numbers repeat from node to node, so the partner is the one with
+        which the neighbour tables have joined it already, or else the only likely one."""
         ends: dict[tuple[int, int], list[Port]] = {}
         for at, node in enumerate(self.nodes):
             for link in node.kernel.links:
@@ -126,19 +126,19 @@ class Segments:
             for port in ports:
                 far = [other for other in ends.get((peer, ifindex), ()) if other != port]
                 near = [other for other in far if self._find(other) == self._find(port)]
-                pick = near if near else far
-                if len(pick) == 1 and (pick is near or self._likely(port, far[0])):
+                pick = near or [other for other in far if self._likely(port, other, len(far) == 1)]
+                if len(pick) == 1:
                     chosen[port] = pick[0]
         for port, other in chosen.items():
             if chosen.get(other) == port:
                 self._paired |= {port, other}
                 self._join(port, other)
 
-    def _likely(self, port: Port, other: Port) -> bool:
-        """Two veth ends that name each other's numbers are a pair, and not by chance."""
+    def _likely(self, port: Port, other: Port, alone: bool) -> bool:
+        """Two veth ends that name each other's numbers, `alone` or with others, are a pair, and not by chance."""
         if self._contradicted(port, other):
             return False
-        return self._all_differ or self._speaks(port, other) or self._speaks(other, port)
+        return (alone and self._all_differ) or self._speaks(port, other) or self._speaks(other, port)
 
     @cached_property
     def _all_differ(self) -> bool:
