@@ -68,7 +68,11 @@ def test_the_network(ring: Web, browser: Chromium, size: tuple[int, int], scheme
 def test_a_failure_shows_where_the_packet_goes_then(ring: Web, browser: Chromium) -> None:
     with browser.page(ring) as page:
         drawn(page)
-        ask(page, "r3", "10.4.0.1")
+        ask(page, "10.3.0.1", "10.4.0.1")
+        hops = page.locator("#answer .hops").first.locator("li")
+        assert hops.locator(".hop a").all_inner_texts() == ["r3", "r4"]
+        assert hops.first.locator(".via code").inner_text().startswith("fe80::")
+        assert "10.4.0.0/24 via inet6 fe80::" in hops.first.locator(".route").inner_text()
         link = next(
             one["id"] for one in ring.api("network")["links"] if {one["a"]["node"], one["b"]["node"]} == {"r3", "r4"}
         )

@@ -6,6 +6,7 @@ const BOLD = 600;
 const RINGS = ["wrong", "warned", "ends-good", "ends-bad"];
 const GAP = 5;
 const CELL = 64;
+const TOOLS = 58; // over the upper edge of the picture
 const CLEAR = 12; // between words and the lines of their node
 const NEAR = 0.44; // zoomed out further, islands and hosts have no names
 
@@ -158,8 +159,8 @@ export class Labels {
     if (this.stale) this.gather();
     this.zoom = zoom;
     this.placed = [];
-    const left = -this.cy.pan().x;
-    this.view = [left, left + this.container.clientWidth];
+    const { x, y } = this.cy.pan();
+    this.view = { x1: -x, x2: this.container.clientWidth - x, y1: TOOLS - y, y2: this.container.clientHeight - y };
     const taken = new Taken();
     const at = (one) => ({ x: one.position("x") * zoom, y: one.position("y") * zoom });
     for (const [one, w, h] of this.bodies) {
@@ -212,7 +213,8 @@ export class Labels {
       if (!free && !force) continue;
       const crossed = (one) => lines.filter(([a, b]) => crosses(one, a.x, a.y, b.x, b.y)).length;
       const around = { x1: x1 - CLEAR, x2: box.x2 + CLEAR, y1, y2: box.y2 };
-      const out = Math.max(0, this.view[0] - x1, box.x2 - this.view[1]);
+      const { view } = this;
+      const out = Math.max(0, view.x1 - x1, box.x2 - view.x2, view.y1 - y1, box.y2 - view.y2);
       const cost = (free ? 0 : 100) + 5 * crossed(box) + 1.6 * crossed(around) + n + Math.min(20, out);
       if (cost < least) [least, best] = [cost, box];
     }

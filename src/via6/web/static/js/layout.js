@@ -85,10 +85,10 @@ function place(part, near, room, out, length) {
       out[2 * i] = k * length;
       out[2 * i + 1] = 0;
     });
-  if (core.length > 2) relax(core, paths, room, out, length, 0.35);
+  if (core.length > 2) relax(core, paths, room, out, length, 0.35, core.length > 400 ? 90 : 180);
   if (core.length < part.length) {
     attach(core, near, room, out, length);
-    relax(part, near, room, out, length, 0.1);
+    relax(part, near, room, out, length, 0.1, 50);
   }
   if (part.length > 2) turn(part, out);
   const box = { left: Infinity, right: -Infinity, top: Infinity, bottom: -Infinity };
@@ -244,45 +244,38 @@ function along(columns, vector, n, k) {
 
 // Fruchterman and Reingold, with a grid: only what is near pushes. Two nodes are at rest where they are the length
 // apart, or less if they need less room.
-function relax(part, near, room, out, length, warmth) {
-  const rounds = part.length > 400 ? 90 : 180;
+function relax(part, near, room, out, length, warmth, rounds) {
   const reach = length * 2.2;
   const dx = new Float64Array(out.length / 2);
   const dy = new Float64Array(out.length / 2);
+  const cell = new Int32Array(out.length / 2);
+  const after = new Int32Array(out.length / 2); // in the same cell
   for (let round = 0; round < rounds; round++) {
     const heat = length * warmth * (1 - round / rounds);
-    const grid = new Map();
+    const grid = gridOf(part, out, reach, cell, after);
     for (const i of part) {
-      dx[i] = dy[i] = 0;
-      const cell = `${Math.floor(out[2 * i] / reach)},${Math.floor(out[2 * i + 1] / reach)}`;
-      const held = grid.get(cell);
-      if (held) held.push(i);
-      else grid.set(cell, [i]);
-    }
-    for (const i of part) {
-      const gx = Math.floor(out[2 * i] / reach);
-      const gy = Math.floor(out[2 * i + 1] / reach);
-      for (let a = -1; a <= 1; a++) {
-        for (let b = -1; b <= 1; b++) {
-          for (const j of grid.get(`${gx + a},${gy + b}`) ?? []) {
-            if (j === i) continue;
-            const x = out[2 * i] - out[2 * j] || (i - j) * 1e-3;
-            const y = out[2 * i + 1] - out[2 * j + 1] || (j - i) * 1e-3;
-            const far = Math.max(1, x * x + y * y);
-            if (far > reach * reach) continue;
-            const push = (length * length * room[i] * room[j]) / far;
-            dx[i] += x * push;
-            dy[i] += y * push;
-          }
+      let [fx, fy] = [0, 0];
+      for (const shift of grid.around) {
+        for (let j = grid.first[cell[i] + shift]; j >= 0; j = after[j]) {
+          if (j === i) continue;
+          const x = out[2 * i] - out[2 * j] || (i - j) * 1e-3;
+          const y = out[2 * i + 1] - out[2 * j + 1] || (j - i) * 1e-3;
+          const far = Math.max(1, x * x + y * y);
+          if (far > reach * reach) continue;
+          const push = (length * length * room[i] * room[j]) / far;
+          fx += x * push;
+          fy += y * push;
         }
       }
       for (const j of near[i]) {
         const x = out[2 * j] - out[2 * i];
         const y = out[2 * j + 1] - out[2 * i + 1];
         const pull = Math.hypot(x, y) / (length * Math.sqrt(room[i] * room[j]));
-        dx[i] += x * pull;
-        dy[i] += y * pull;
+        fx += x * pull;
+        fy += y * pull;
       }
+      dx[i] = fx;
+      dy[i] = fy;
     }
     for (const i of part) {
       const size = Math.hypot(dx[i], dy[i]);
@@ -292,6 +285,27 @@ function relax(part, near, room, out, length, warmth) {
       out[2 * i + 1] += dy[i] * step;
     }
   }
+}
+
+// Who is in which cell of `reach`: the first of each, and by `after` all others. An empty cell is around all.
+function gridOf(part, out, reach, cell, after) {
+  const low = [Infinity, Infinity];
+  let across = 0;
+  for (const i of part) for (const axis of [0, 1]) low[axis] = Math.min(low[axis], out[2 * i + axis]);
+  for (const i of part) across = Math.max(across, Math.floor((out[2 * i] - low[0]) / reach));
+  const width = across + 3;
+  let last = 0;
+  for (const i of part) {
+    cell[i] = (Math.floor((out[2 * i + 1] - low[1]) / reach) + 1) * width + Math.floor((out[2 * i] - low[0]) / reach) + 1;
+    last = Math.max(last, cell[i]);
+  }
+  const first = new Int32Array(last + width + 2).fill(-1);
+  for (let n = part.length - 1; n >= 0; n--) {
+    const i = part[n];
+    after[i] = first[cell[i]];
+    first[cell[i]] = i;
+  }
+  return { first, around: [-width - 1, -width, -width + 1, -1, 0, 1, width - 1, width, width + 1] };
 }
 
 // The longest axis lies flat: screens are wide.
