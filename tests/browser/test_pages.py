@@ -99,6 +99,7 @@ def test_each_failure_of_a_path(ring: Web, browser: Chromium) -> None:
         assert (
             page.locator("#each-answer li.good").count() + page.locator("#each-answer li.bad").count() == rows.count()
         )
+        assert page.inner_text("#each-answer .fate").startswith("It does not work now.")  # the answer is lost at r2
         browser.keep(page, "each-failure")
         rows.first.locator("button").click()
         until(page, lambda: "fails" in page.inner_text("#verdict"), "the path after the first of them")
@@ -206,6 +207,7 @@ def test_problems_and_their_remedies(ring: Web, browser: Chromium) -> None:
 def test_a_node(ring: Web, browser: Chromium, size: tuple[int, int]) -> None:
     with browser.page(ring, "/nodes/r2", size) as page:
         assert "forwarding" in page.locator(".finding .remedy").first.inner_text()
+        assert "Follows from: eth1 does not forward IPv4" in page.inner_text("#findings")
         assert page.locator("#neighbours tbody a").all_inner_texts() == ["r1", "r3"]
         assert page.locator("#interfaces tbody a").all_inner_texts() == ["r1", "r3"]
         page.fill("#match", "10.4.0.77")

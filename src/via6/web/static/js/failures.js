@@ -52,10 +52,11 @@ export class Failures {
       lost += good ? 0 : 1;
       tell(rows.get(one.id), good, trace === null ? refused.error : words(trace, good));
     }
-    verdict.textContent = lost
-      ? `${lost} of ${this.list.length} would break it.`
-      : `None of these ${this.list.length} would break it.`;
-    verdict.className = lost ? "fate bad" : "fate good";
+    const all = this.list.length;
+    const works = arrives(this.base);
+    if (!works) verdict.textContent = `It does not work now. It would if one of ${all - lost} of these ${all} were gone.`;
+    else verdict.textContent = lost ? `${lost} of ${all} would break it.` : `None of these ${all} would break it.`;
+    verdict.className = lost || !works ? "fate bad" : "fate good";
   }
 
   row(one) {

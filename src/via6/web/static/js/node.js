@@ -121,7 +121,10 @@ at("search").addEventListener("submit", (event) => {
 
 // --- what changes ---
 
-function findingItem(one) {
+// What another finding on this page is called; of one elsewhere its id.
+const called = (id, list) => list.find((one) => one.id === id)?.title ?? id;
+
+function findingItem(one, list) {
   const block = (text, name, label) => h("pre", { class: name, tabindex: 0, "aria-label": label }, text);
   return h(
     "li",
@@ -130,7 +133,7 @@ function findingItem(one) {
     one.breaks ? breaks(one) : null,
     one.evidence ? block(one.evidence, "evidence", "Evidence") : null,
     one.remedy ? [h("p", { class: "label" }, "Remedy"), block(one.remedy, "remedy", "Remedy")] : null,
-    one.depends_on?.length ? h("p", { class: "note" }, `follows from ${one.depends_on.join(", ")}`) : null,
+    one.depends_on?.length ? h("p", { class: "note" }, `Follows from: ${one.depends_on.map((other) => called(other, list)).join("; ")}`) : null,
   );
 }
 
@@ -139,7 +142,7 @@ async function findings() {
   const list = await ask(`${nodePath(id)}/findings`);
   at("findings").replaceChildren(
     list.length
-      ? h("ul", { class: "findings" }, list.map(findingItem))
+      ? h("ul", { class: "findings" }, list.map((one) => findingItem(one, list)))
       : h("p", { class: "none" }, "The doctor finds nothing wrong here."),
   );
 }

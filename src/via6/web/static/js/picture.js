@@ -12,7 +12,7 @@ import { common, islandKey, memberKey, nodeKey, sceneOf, usualCost } from "./sce
 const PULSE_MS = 1600;
 const WAS_MS = 3500;
 const BESIDE = 6; // pixels of the path from its link
-const margins = (width) => ({ top: width < 600 ? 84 : 72, bottom: 40, side: width < 600 ? 34 : 66 }); // tools above, words beside and below
+const margins = (width) => ({ top: width < 600 ? 84 : 72, bottom: 40, side: width < 600 ? 46 : 66 }); // tools above, words beside and below
 
 // A large network drawn small: lines and nodes stay visible.
 const thickness = (zoom) =>
