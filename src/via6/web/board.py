@@ -202,12 +202,13 @@ class Board:
     def _take(self, drawn: Picture) -> None:
         before = self.picture
         self._set(drawn)
+        now = self.picture  # with what has changed while it was drawn
         if drawn.shape != before.shape:
             self.hub.publish("network", self.network_json)
             return
         pairs: list[tuple[str, DrawnNode | DrawnLink, DrawnNode | DrawnLink]]
-        pairs = [("node", old, new) for old, new in zip(before.nodes, drawn.nodes, strict=True)]
-        pairs += [("link", old, new) for old, new in zip(before.links, drawn.links, strict=True)]
+        pairs = [("node", old, new) for old, new in zip(before.nodes, now.nodes, strict=True)]
+        pairs += [("link", old, new) for old, new in zip(before.links, now.links, strict=True)]
         for kind, old, new in pairs:
             if old.state != new.state:
                 self.hub.publish(kind, {"id": new.id, "state": new.state})
