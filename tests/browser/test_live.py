@@ -84,6 +84,8 @@ def test_a_cut_link_turns_red_and_the_path_moves(lab: str, web: Start, browser: 
         until(page, lambda: f"{other}" in page.locator("#answer .hops").first.inner_text(), "the new path", timeout=30)
         until(page, lambda: "down" in page.inner_text("#timeline"), "the timeline")
         until(page, lambda: "now goes" in page.inner_text("#timeline"), "the timeline's line about the path")
+        until(page, lambda: "route" in page.inner_text("#timeline"), "the timeline's line about routes")
+        assert page.locator("#timeline .kind", has_text="route").count() <= 3  # a burst has one line
         browser.keep(page, "live-cut")
 
         run("ip", "-n", there.nodes["r1"], "link", "set", device, "up")

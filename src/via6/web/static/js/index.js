@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { at, brief, change, count, h, nodeLink, prepend, refusal, soon } from "./dom.js";
+import { Moves } from "./moves.js";
 import { Path } from "./path.js";
 import { Problems } from "./problems.js";
 import { listen } from "./stream.js";
@@ -11,6 +12,7 @@ import { fill, holds, refresh, setFindings, setState } from "./tables.js";
 let network = null;
 let form = "";
 let picture = null;
+const moves = new Moves(at("timeline"));
 
 const names = () => new Map((network?.nodes ?? []).map((one) => [one.name, one.id]));
 const nodeOf = (id) => network?.nodes.find((one) => one.id === id);
@@ -135,7 +137,7 @@ const handlers = {
       number === undefined
         ? `${prefix} was ${was ?? "not there"}, now ${now ?? "gone"}`
         : `${count(number, "route")} moved`;
-    tell("route", `${nameOf(node)}: ${what}`, now === null ? false : null);
+    moves.tell(nameOf(node), number ?? 1, what, now === null);
     problems?.stale();
     path.again();
   },
