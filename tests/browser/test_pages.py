@@ -239,6 +239,8 @@ def test_without_scripts(ring: Web, browser: Chromium) -> None:
         page.fill("#match", "10.4.0.77")
         page.press("#match", "Enter")
         assert "10.4.0.0/24" in page.inner_text("#longest")
+        page.goto(ring.url + "/?from=r3&to=r4")
+        assert page.locator("#answer .hops li").count() >= 2
         page.goto(ring.url + "/glass?node=r3&match=10.4.0.77")
         assert "10.4.0.0/24" in page.inner_text("main")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from via6.web.pages import links_of, plural, summary
+import verify_support
+from via6.web.pages import address_of_node, links_of, plural, summary
 
 
 def node(name: str, kind: str = "router", state: str = "up", **findings: int) -> dict[str, Any]:
@@ -79,3 +80,9 @@ def test_plural() -> None:
 def test_to_whom_interfaces_lead() -> None:
     found = links_of(network([node("r1"), node("r2"), node("r3")], [link("r1", "r2"), link("r3", "r1")]), "r1")
     assert found == {"to-r2": [{"id": "r2", "name": "R2"}], "to-r3": [{"id": "r3", "name": "R3"}]}
+
+
+def test_the_name_of_a_node_stands_for_its_address() -> None:
+    nodes = verify_support.network([("r1", "r2")])
+    assert address_of_node(nodes["r2"]) == "10.2.0.1"
+    assert address_of_node(None) == ""

@@ -12,6 +12,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from via6 import __version__
+from via6.observe.node import Node
+from via6.prefix import format_address
 from via6.web.answers import Bad
 from via6.web.api import query_of
 
@@ -85,7 +87,9 @@ class Pages:
         trace = trace_error = None
         if query.get("from") or query.get("to"):
             try:
-                trace = await self.web.desk.trace(query)
+                to = query.get("to", "")
+                known = address_of_node(self.web.board.nodes.get(to))
+                trace = await self.web.desk.trace({**query, "to": known or to})
             except Bad as bad:
                 trace_error = {"error": bad.error, "remedy": bad.remedy}
         failures = self.web.desk.failures()
@@ -211,6 +215,15 @@ def counted(things: list[dict[str, Any]], name: str, value: object, word: str) -
     """How many have it so; nothing for none."""
     number = sum(one[name] == value for one in things)
     return plural(number, word) if number else ""
+
+
+def address_of_node(node: Node | None) -> str:
+    """The IPv4 address that the name of a node stands for, as path.js has it: the first that others may know."""
+    for held in node.kernel.addresses if node is not None else ():
+        text = format_address(held.address)
+        if len(held.address) == 4 and not text.startswith(("127.", "169.254.")) and text != "192.0.0.8":
+            return text
+    return ""
 
 
 def links_of(network: dict[str, Any], wanted: str) -> dict[str, list[dict[str, str]]]:

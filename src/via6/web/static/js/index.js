@@ -254,6 +254,7 @@ async function draw() {
       names().get(text) ??
       network.nodes.find((one) => text && one.name.toLowerCase().startsWith(text.toLowerCase()))?.id;
     if (id !== undefined) picture.choose(id);
+    else at("about").replaceChildren(text ? "The name of no node begins so." : "");
   }, 150);
   at("find").addEventListener("input", find);
 }
