@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support import run, via6, wait_until
@@ -173,6 +174,87 @@ def test_what_only_the_daemon_knows_is_told(tmp_path: Path) -> None:
             wait_until(lambda: "the daemon is gone" in web.get("/api/nodes/r2/changes").text, 8)
     finally:
         via6("lab", "down", name)
+
+
+# --- changes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_is_cut_and_mended_from_the_browser(lab: str, tmp_path: Path) -> None:
+    link = "/api/links/r1.eth1--r2.eth1"
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123\n")
+    token.chmod(0o600)
+    with program("--lab", lab, "--allow-changes", "--token", str(token)) as web:
+        bearer = {"authorization": "Bearer 0123456789abcdef0123"}
+        with httpx.Client(base_url=web.address, headers=bearer, timeout=20) as asker:
+            assert httpx.post(web.address.rstrip("/") + link, json={"state": "down"}).status_code == 403
+            meant = {"x-via6-change": "yes"}
+
+            def tell(path: str, **body: str) -> httpx.Response:
+                return asker.post(path, json=body, headers=meant)
+
+            def way() -> list[str]:
+                return [hop["node"] for hop in asker.get("/api/trace?from=h1&to=10.2.0.1").json()["hops"]]
+
+            wait_until(lambda: way() == ["h1", "r1", "r2"], 30, 0.2)
+            before = run("ip", "-n", f"{lab}.r2", "-6", "-o", "address", "show", "dev", "eth1").stdout
+            assert tell(link, state="down").json() == {"done": ["eth1 of r2 set down"], "problems": []}
+            wait_until(lambda: way() == ["h1", "r1", "r3", "r2"], 30, 0.2)
+            assert tell(link, state="down").status_code == 409
+            assert tell(link, state="up").json()["done"] == ["eth1 of r2 set up, fe80::2/64"]
+            wait_until(lambda: way() == ["h1", "r1", "r2"], 30, 0.2)
+            after = run("ip", "-n", f"{lab}.r2", "-6", "-o", "address", "show", "dev", "eth1").stdout
+            assert before.split()[:4] == after.split()[:4]
+            assert tell(link, state="up").status_code == 409
+            assert "from the browser" in asker.get("/api/nodes/r1/changes?limit=200").text
+
+            # Somebody else's cut, of which nobody knows the address.
+            run("ip", "-n", f"{lab}.r2", "link", "set", "eth1", "down")
+            wait_until(lambda: way() == ["h1", "r1", "r3", "r2"], 30, 0.2)
+            assert tell(link, state="up").json()["done"] == ["eth1 of r2 set up, fe80::2/64"]
+            wait_until(lambda: way() == ["h1", "r1", "r2"], 30, 0.2)
+
+            # A host is not cut off: its routes would be gone with the link.
+            for path, status in (("h1.eth0--r1.lan", 409), ("x", 404), ("r1.eth1--r2.eth1%00", 404)):
+                assert tell(f"/api/links/{path}", state="down").status_code == status, path
+        code, _, err = web.end()
+        assert code == 0
+        assert [line for line in err.splitlines() if "changed: r1, r2: eth1 of r2 set down" in line]
+        assert "Traceback" not in err
+
+
+def test_what_the_doctor_mends_is_done_and_taken_back(lab: str, tmp_path: Path) -> None:
+    key = "net.ipv4.icmp_ratelimit"
+
+    def value() -> str:
+        return run("ip", "netns", "exec", f"{lab}.r2", "sysctl", "-n", key).stdout.strip()
+
+    run("ip", "netns", "exec", f"{lab}.r2", "sysctl", "-qw", f"{key}=100000")
+    with program("--lab", lab, "--allow-changes") as web:
+        token = web.address.partition("token=")[2]
+        place = web.address.partition("?")[0]
+        assert httpx.get(f"{place}api/network").status_code == 401
+        bearer = {"authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=place, headers=bearer, timeout=20) as asker:
+
+            def tell(path: str, **body: str) -> httpx.Response:
+                return asker.post(path, json=body, headers={"x-via6-change": "yes"})
+
+            def ids() -> list[str]:
+                answer = asker.get("/api/nodes/r2/findings")
+                return [one["id"] for one in answer.json()] if answer.status_code == 200 else []
+
+            (found,) = wait_until(lambda: [one for one in ids() if one.startswith("icmp-rate-limit:")], 30, 0.2)
+            assert tell("/api/nodes/r1/undo").status_code == 409
+            assert tell("/api/nodes/r2/fix", finding="no-such:r2:x").status_code == 404
+            assert tell("/api/nodes/r1/fix", finding=found).status_code == 404
+            done = tell("/api/nodes/r2/fix", finding=found).json()
+            assert done == {"done": [f"{key} = 1000 (was 100000)"], "problems": []}
+            assert value() == "1000"
+            wait_until(lambda: found not in ids(), 20, 0.2)
+            assert tell("/api/nodes/r2/undo").json()["done"] == [f"{key} = 100000"]
+            assert value() == "100000"
+        assert "Traceback" not in web.end()[2]
 
 
 @pytest.fixture

@@ -353,3 +353,79 @@ def test_refusals_are_json_or_pages(web: Served) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "there is nothing here" in page.text
     assert set(json.loads(web.get("/api/nothing", headers={"accept": "text/html"}).text)) == {"error", "remedy"}
+
+
+# --- changes -----------------------------------------------------------------------------------------------------
+
+MEANT = {"x-via6-change": "yes", "content-type": "application/json"}
+PLACES = ["/api/links/r1.eth1--r2.eth1", "/api/nodes/r1/fix", "/api/nodes/r1/undo"]
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[Served]:
+    nodes = network([("r1", "r2")], babel=True)
+    with served(tmp_path / "net", nodes.values(), Settings(token=TOKEN, changes=True)) as found:
+        yield found
+
+
+def bearer(**more: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {TOKEN}", **MEANT, **more}
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_a_change_wants_to_be_allowed(web: Served, path: str) -> None:
+    assert web.request("POST", path, headers=MEANT, json={}).status_code == 405
+    assert "deeds.js" not in web.get("/").text
+
+
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({**MEANT}, 401), (bearer(**{"x-via6-change": ""}), 403), (bearer(**{"x-via6-change": "no"}), 403),
+        (bearer(origin="http://evil.example"), 403), (bearer(origin="null"), 403),
+        (bearer(**{"sec-fetch-site": "cross-site"}), 403), (bearer(**{"sec-fetch-site": "same-site"}), 403),
+        (bearer(host="evil.example"), 421), (bearer(**{"content-type": "text/plain"}), 415),
+        (bearer(**{"content-type": "application/x-www-form-urlencoded"}), 415),
+    ],
+)  # fmt: skip
+def test_a_change_by_a_page_of_others_is_refused(
+    changing: Served, path: str, headers: dict[str, str], status: int
+) -> None:  # fmt: skip
+    answer = changing.request("POST", path, headers=headers, content=b'{"state": "down"}')
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error", "remedy"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"{", 400), (b"[]", 400), (b'{"state": 1}', 400), (b'{"state": "x", "y": "z"}', 400),
+     (b'{"state": "sideways"}', 400), (b"[" * 3000, 400), (b" " * 5000, 413), (b"\xff\xfe", 400),
+     (b'{"state": "down"}', 409)],
+)  # fmt: skip
+def test_what_is_sent_is_looked_at(changing: Served, body: bytes, status: int) -> None:
+    """What is asked of snapshots rightly comes as far as that nothing can be done on paper."""
+    answer = changing.request("POST", PLACES[0], headers=bearer(), content=body)
+    assert answer.status_code == status, answer.text
+
+
+def test_a_preflight_of_others_is_not_answered_with_leave(changing: Served) -> None:
+    headers = {"origin": "http://evil.example", "access-control-request-method": "POST", **bearer()}
+    answer = changing.request("OPTIONS", PLACES[0], headers=headers)
+    assert answer.status_code == 403
+    own = changing.request("OPTIONS", PLACES[0], headers=bearer())
+    assert not [name for name in own.headers if name.startswith("access-control")]
+
+
+def test_changes_are_not_made_in_a_hurry(changing: Served) -> None:
+    codes = [changing.request("POST", PLACES[2], headers=bearer(), content=b"{}").status_code for _ in range(20)]
+    assert codes[0] == 409
+    assert 429 in codes
+
+
+def test_a_glass_changes_nothing(tmp_path: Path) -> None:
+    nodes = network([("r1", "r2")], babel=True)
+    with served(tmp_path / "net", nodes.values(), Settings(glass=True, changes=True)) as web:
+        for path in PLACES:
+            assert web.request("POST", path, headers=MEANT, content=b"{}").status_code == 403
+        assert "deeds.js" not in web.get("/glass").text

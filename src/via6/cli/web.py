@@ -1,5 +1,5 @@
 """Shows the network in a browser: as a picture that is live, with the way of a packet, the tables of each node, and
-what the doctor finds. Nothing can be changed from there.
+what the doctor finds. Nothing can be changed from there, unless you allow it.
 
 What is shown: a lab that is up, snapshots, the machines of an inventory (asked by ssh again and again), or, if none of
 these is given, this machine and what its daemon knows of its neighbours.
@@ -10,6 +10,9 @@ so many questions at a time; that needs no token.
 
 With -n it shows that namespace, and listens where it was typed: that is where the browser is.
 
+--allow-changes adds buttons: in a lab a link is cut and mended, and what `via6 doctor --fix` would do is done and taken
+back. Then a token is demanded in any case; without --token one is made up, and is in the address that is printed.
+
 /api/openapi.json describes the API, /metrics is for Prometheus. It works without any internet.
 
 examples:
@@ -17,6 +20,7 @@ examples:
   via6 web --snapshots network/
   via6 web --inventory hosts.txt --interval 60
   via6 -n r1 web --listen [::1]:8047
+  via6 web --lab triangle --allow-changes
   via6 web --lab triangle --listen 192.0.2.1:8046 --token /etc/via6/web.token
 """
 
@@ -45,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments of `via6 web`."""
     parser.usage = (
         "via6 web [--lab FILE|LAB | --snapshots FILE|DIR… | --inventory FILE] [--listen ADDRESS:PORT]"
-        " [--token FILE] [--glass] [--config FILE]"
+        " [--token FILE] [--glass | --allow-changes] [--config FILE]"
     )
     parser.add_argument("--lab", metavar="FILE|LAB", help="a lab that is up")
     parser.add_argument("--snapshots", nargs="+", metavar="FILE|DIR", help="files and folders of `via6 snapshot`")
@@ -58,13 +62,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", default=_LISTEN, metavar="ADDRESS:PORT", help=f"where (default {_LISTEN})")
     parser.add_argument("--token", metavar="FILE", help="who asks must know what is in this file")
     parser.add_argument("--glass", action="store_true", help="a looking glass, safe to show to strangers")
+    parser.add_argument("--allow-changes", action="store_true", help="cut links of a lab, and mend what the doctor can")
     parser.add_argument("--config", metavar="FILE", help="names, what is hidden, and desktops: see via6-web(1)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
+    import secrets
+
     if not args.netns:
         before_netns(args)
+    # Everybody on this machine gets to loopback.
+    args.made_up = secrets.token_urlsafe(18) if args.allow_changes and not args.token else ""
     from via6.collect import local
     from via6.web import serve
     from via6.web.settings import is_loopback
@@ -88,6 +97,10 @@ def _understand(args: argparse.Namespace) -> None:
     given = [name for name in ("lab", "snapshots", "inventory") if getattr(args, name)]
     if len(given) > 1:
         raise Refusal(f"--{given[0]} or --{given[1]}, not both", code=USAGE)
+    if args.allow_changes and args.glass:
+        raise Refusal("--glass or --allow-changes, not both: strangers change nothing", code=USAGE)
+    if args.allow_changes and (args.snapshots or args.inventory):
+        raise Refusal("--allow-changes goes with a lab or with this machine", "via6 web on the machine itself", USAGE)
     if not 1 <= args.interval <= 86400:
         raise Refusal("--interval is a number of seconds from 1 to 86400", code=USAGE)
 
@@ -126,7 +139,8 @@ def _web(args: argparse.Namespace, loopback: bool, names: Names) -> Web:
     made = settings.Settings(
         title=file.title,
         hosts=tuple(file.hosts),
-        token=settings.read_token(args.token) if args.token else "",
+        token=settings.read_token(args.token) if args.token else args.made_up,
+        changes=args.allow_changes,
         glass=args.glass,
         loopback=loopback,
         hide=settings.hidden_of(file.glass, args.config or ""),
@@ -175,6 +189,9 @@ def _source(args: argparse.Namespace, names: Names) -> Source:
 
 
 def _say(args: argparse.Namespace, address: str) -> None:
+    if args.made_up:
+        print(f"{address}?token={args.made_up} (Ctrl-C ends it)", flush=True)
+        return
     where = f"{address}glass" if args.glass else address
     print(f"{where} (Ctrl-C ends it)", flush=True)
     if args.token:

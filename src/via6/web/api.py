@@ -1,4 +1,5 @@
-"""The endpoints of the API. All of them read only; `openapi` describes them, `answers` makes what they say."""
+"""The endpoints of the API. All of them read only, but those of deeds.py. `openapi` describes them, `answers` makes
+what they say."""
 
 from __future__ import annotations
 
@@ -65,7 +66,25 @@ class Api:
             ("/api/openapi.json", self.openapi),
             ("/api/events", self.events),
         ]
-        return [Route(path, endpoint, methods=["GET"]) for path, endpoint in table]
+        deeds = [
+            ("/api/links/{id}", self.link),
+            ("/api/nodes/{id}/fix", self.fix),
+            ("/api/nodes/{id}/undo", self.undo),
+        ]
+        found = [Route(path, endpoint, methods=["GET"]) for path, endpoint in table]
+        return found + [Route(path, endpoint, methods=["POST"]) for path, endpoint in deeds]
+
+    async def link(self, request: Request) -> Response:
+        query_of(request)
+        return Json(await self.web.deeds.link(request))
+
+    async def fix(self, request: Request) -> Response:
+        query_of(request)
+        return Json(await self.web.deeds.fix(request, self.desk.name_of(request.path_params["id"])))
+
+    async def undo(self, request: Request) -> Response:
+        query_of(request)
+        return Json(await self.web.deeds.undo(request, self.desk.name_of(request.path_params["id"])))
 
     def _said(self, value: Any) -> Json:
         return Json(self.web.shown(value))

@@ -21,6 +21,7 @@ from via6.web import pages
 from via6.web.answers import Bad, Desk
 from via6.web.api import Api, Json
 from via6.web.board import Board
+from via6.web.deeds import Deeds
 from via6.web.desktop import Bridge, Desktop
 from via6.web.glass import Veil
 from via6.web.guard import Guard, plain
@@ -44,6 +45,7 @@ class Web:
         self.bridge = Bridge(desktops) if desktops and not settings.glass else None
         self.desktops = tuple(desktops) if self.bridge is not None else ()
         self.board.desktops = {one.node: one.name for one in self.desktops if one.node}
+        self.deeds = Deeds(self.board, settings.changes and not settings.glass)
         self.pages = pages.Pages(self)
         self._veil: tuple[int, Veil] | None = None
         self.board.shown = self.shown
@@ -89,8 +91,9 @@ class Web:
             said, remedy = _TITLES.get(status, str(error.detail)), ""
         else:
             status, said, remedy = 500, "via6 web made a mistake", "please report it, with what its terminal says"
-        body, kind = self.refusal(request.scope, status, str(self.shown(said)), remedy)
-        return Response(body, status, media_type=kind)
+        body, kind = self.refusal(request.scope, status, str(self.shown(said)), str(self.shown(remedy)))
+        headers = error.headers if isinstance(error, HTTPException) else None  # Allow
+        return Response(body, status, headers, media_type=kind)
 
     # --- the rest --------------------------------------------------------------------------------------------------
 

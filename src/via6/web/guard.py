@@ -4,7 +4,10 @@ A browser that shows somebody else's page is the likeliest attacker: it runs whe
 Host must be one that we are called by (a name that was pointed at this address is none: DNS rebinding), an Origin must
 be our own, and what other sites cause a browser to fetch is refused. Whoever may come from elsewhere than this machine
 needs a token: as `Authorization: Bearer`, or once as `?token=` of a page, which becomes a cookie. The cookie is not the
-token, so it is of no use to another server, and nothing that this server does can be changed with either.
+token, so it is of no use to another server.
+
+Where changes are allowed (deeds.py) a POST to the API has to carry the header X-Via6-Change beside all this: a browser
+does not send it for a page of another site without asking first, and the answer to that is no.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ HEADERS: Final = {
 }
 COOKIE: Final = "via6"
 METHODS: Final = ("GET", "HEAD", "OPTIONS")
+MEANT: Final = "x-via6-change"
 LONGEST_QUERY: Final = 2048
 LONGEST_PATH: Final = 1024
 
@@ -130,7 +134,10 @@ class Guard:
         if foreign:
             return 403, foreign, "open it in a page of its own"
         if scope["type"] == "http" and scope["method"] not in METHODS:
-            return 405, f"nothing can be changed here: {', '.join(METHODS)} are answered", ""
+            if scope["method"] != "POST" or not self.settings.changes:
+                return 405, f"nothing can be changed here: {', '.join(METHODS)} are answered", ""
+            if headers.getlist(MEANT) != ["yes"]:
+                return 403, "a change has to be meant", "send the header X-Via6-Change: yes"
         if self.settings.glass and not self._asked.take(who_of(scope), self._clock()):
             return 429, "that was too much at a time", "wait some seconds"
         if self._token and scope["path"] not in _FREE:

@@ -96,6 +96,7 @@ def _schemas() -> Json:
         ),
         "Failure": _object(id=TEXT, kind={"type": "string", "enum": ["link", "node"]}, name=TEXT),
         "Verify": _open("nodes", "classes", "pairs", "arriving", "problems"),
+        "Done": _object(done=_list(TEXT), problems=_list(TEXT)),
         "Desktop": _object(name=TEXT, kind=TEXT, node=MAYBE, path=TEXT),
     }  # fmt: skip
 
@@ -121,6 +122,25 @@ _BAD: Final = {
     "405": "nothing can be changed here", "414": "the question is too long", "421": "the server is not called so",
     "429": "too many questions", "503": "not now",
 }  # fmt: skip
+_BAD_CHANGE: Final = _BAD | {
+    "403": "it is not said that it is meant, or who asks is not let in", "405": "--allow-changes was not given",
+    "408": "it took too long to come", "409": "as things stand this cannot be done", "413": "too much was sent",
+    "415": "not JSON",
+}  # fmt: skip
+
+
+_MEANT: Final[Json] = {
+    "name": "X-Via6-Change", "in": "header", "required": True, "description": "that it is meant",
+    "schema": {"type": "string", "enum": ["yes"]},
+}  # fmt: skip
+
+
+def _post(about: str, **fields: Json) -> Json:
+    answers: Json = {"200": {"description": "what was done", "content": {"application/json": {"schema": _ref("Done")}}}}
+    for status, text in _BAD_CHANGE.items():
+        answers[status] = {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
+    body = {"required": True, "content": {"application/json": {"schema": _object((), **fields)}}}
+    return {"post": {"summary": about, "parameters": [_ID, _MEANT], "requestBody": body, "responses": answers}}
 
 
 def _get(about: str, schema: Json, *parameters: Json, kind: str = "application/json") -> Json:
@@ -155,6 +175,13 @@ def _paths() -> Json:
         ),
         "/api/failures": _get("the links and nodes that `fail` takes", _list(_ref("Failure"))),
         "/api/verify": _get("what is wrong in the whole network, as `via6 verify -j`", _ref("Verify")),
+        "/api/nodes/{id}/fix": _post(
+            "does what `via6 doctor --fix` does about one finding", finding={**TEXT, "minLength": 1, "maxLength": 1000}
+        ),
+        "/api/nodes/{id}/undo": _post("takes back what was mended there, as `via6 doctor --undo`"),
+        "/api/links/{id}": _post(
+            "cuts a link between two routers of a lab, or mends it", state={**TEXT, "enum": ["up", "down"]}
+        ),
         "/api/desktops": _get("desktops that can be looked at", _list(_ref("Desktop"))),
         "/api/openapi.json": _get("this", _open("openapi", "paths")),
         "/api/events": _get(
@@ -171,7 +198,8 @@ def description() -> Json:
         "info": {
             "title": "via6 web",
             "version": __version__,
-            "description": "What is known of a network. Read-only. An unknown parameter is refused.",
+            "description": "What is known of a network. Read-only but for POST, which --allow-changes allows. "
+            "An unknown parameter is refused.",
         },
         "paths": _paths(),
         "components": {

@@ -57,6 +57,7 @@ class Pages:
             "vendor": (HERE / "vendor" / "cytoscape" / "cytoscape.js").exists(),
             "desktops": [] if glass else self.web.desktops_json(),
             "version": __version__,
+            "changes_allowed": self.web.deeds.allowed and not glass,
             "home": "/glass" if self.web.settings.glass else "/",
         }
         text = self._templates.get_template(template).render(**common, **context)

@@ -64,7 +64,11 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(_SILENT_S, self._look)
+        self._silent = self.loop.call_later(_SILENT_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._silent.cancel()  # it would hold all of a connection that has gone
 
     def _look(self) -> None:
         if self.cycle is None and not self.transport.is_closing():

@@ -44,6 +44,7 @@ class Settings:
     token: str = ""
     glass: bool = False
     loopback: bool = True
+    changes: bool = False
     hide: tuple[Prefix, ...] | None = None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from via6.observe.node import Node
 from via6.web.changes import NOTHING, Difference, Entry
+
+T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -40,8 +43,8 @@ class Source(Protocol):
 
     def netns(self, name: str) -> str: ...
 
+    def look(self, name: str) -> None:
+        """Reads all of a node again, soon."""
 
-class Wish(Protocol):
-    """A source that can look again when somebody wants to know."""
-
-    def look(self, name: str) -> None: ...
+    async def at(self, name: str, work: Callable[[], T]) -> T:
+        """The result of some work in a node's network namespace. Raises Refusal where nobody gets there."""

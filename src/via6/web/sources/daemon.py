@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
+from via6.errors import Refusal
 from via6.observe.names import Names
 from via6.web.sources import Sink
 from via6.web.sources.reader import BABEL, FILTERS, Reader
+
+T = TypeVar("T")
 
 _RETRY_S: Final = 2.0
 _ROUND_S: Final = 30.0
@@ -52,6 +56,12 @@ class DaemonSource:
         """Reads all of it again."""
         if self._reader is not None:
             self._reader.want(FILTERS, delay_s=0.0)
+
+    async def at(self, name: str, work: Callable[[], T]) -> T:
+        """Here."""
+        if self._reader is None or name != self.name:
+            raise Refusal(f"{name} is another machine", f"via6 web on {name}")
+        return await self._reader.at(work)
 
     async def _rounds(self) -> None:
         while True:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 from via6.collect import snapshot_ssh
 from via6.errors import Refusal
@@ -13,6 +13,8 @@ from via6.observe.names import Names
 from via6.observe.node import Node
 from via6.web import changes
 from via6.web.sources import Sink
+
+T = TypeVar("T")
 
 _PARALLEL: Final = 16
 
@@ -38,6 +40,13 @@ class InventorySource:
     def netns(self, name: str) -> str:
         """It is on another machine."""
         return ""
+
+    def look(self, name: str) -> None:
+        """It is looked at in its turn."""
+
+    async def at(self, name: str, work: Callable[[], T]) -> T:
+        """Nobody gets there."""
+        raise Refusal(f"{name}: it is another machine")
 
     async def start(self, sink: Sink) -> None:
         """Asks all; one that does not answer is down."""

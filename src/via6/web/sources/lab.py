@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from via6.errors import Refusal
 from via6.observe.names import Names
 from via6.web.changes import Entry
 from via6.web.sources import Sink
 from via6.web.sources.reader import FILTERS, Reader
+
+T = TypeVar("T")
 
 _THREADS: Final = 4
 _LOOK_S: Final = 1.0
@@ -80,6 +83,12 @@ class LabSource:
         """Reads all of a node again."""
         if name in self._readers:
             self._readers[name].want(FILTERS, delay_s=0.0)
+
+    async def at(self, name: str, work: Callable[[], T]) -> T:
+        """In the node's namespace."""
+        if name not in self._readers:
+            raise Refusal(f"{name} is gone", "is the lab up?")
+        return await self._readers[name].at(work)
 
     async def _open(self, name: str, sink: Sink) -> None:
         reader = Reader(name, self.places[name], sink, self._pool, self._names)

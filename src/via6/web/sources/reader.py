@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from via6.collect import snapshot_local
 from via6.daemon.client import ask, connect
@@ -37,6 +37,8 @@ from via6.web import changes
 from via6.web.changes import Entry
 from via6.web.sources import Sink
 from via6.web.sources.follow import Follower
+
+T = TypeVar("T")
 
 GATHER_S: Final = 0.06
 """Changes of this time are read together."""
@@ -116,6 +118,15 @@ class Reader:
             self._loop.remove_reader(number)
         if not self._busy:
             self._work_close()
+
+    async def at(self, work: Callable[[], T]) -> T:
+        """The result of some work in this network namespace."""
+
+        def there() -> T:
+            self._work_enter()
+            return work()
+
+        return await self._loop.run_in_executor(self._pool, there)
 
     def want(self, *parts: str, delay_s: float = GATHER_S) -> None:
         """Reads these parts again, soon."""

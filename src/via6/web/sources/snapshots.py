@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from via6.errors import Refusal
 from via6.observe import snapshot
@@ -15,6 +15,8 @@ from via6.observe.node import Node
 from via6.web import changes
 from via6.web.changes import Entry
 from via6.web.sources import Sink
+
+T = TypeVar("T")
 
 _LOOK_S: Final = 1.0
 
@@ -36,6 +38,13 @@ class SnapshotSource:
     def netns(self, name: str) -> str:
         """Nobody is there."""
         return ""
+
+    def look(self, name: str) -> None:
+        """It is looked at in its turn."""
+
+    async def at(self, name: str, work: Callable[[], T]) -> T:
+        """Nobody gets there."""
+        raise Refusal(f"{name}: on paper nothing can be changed")
 
     async def start(self, sink: Sink) -> None:
         """Reads all files."""

@@ -14,12 +14,21 @@ export async function ask(path, query = {}, signal = undefined) {
   const words = new URLSearchParams(
     Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined),
   );
+  return fetched(`/api/${path}${words.size ? `?${words}` : ""}`, { signal, headers: { Accept: "application/json" } });
+}
+
+/** Changes something (`via6 web --allow-changes`); the answer says what was done. */
+export const tell = (path, body) =>
+  fetched(`/api/${path}`, {
+    method: "POST",
+    headers: { Accept: "application/json", "Content-Type": "application/json", "X-Via6-Change": "yes" },
+    body: JSON.stringify(body),
+  });
+
+async function fetched(path, options) {
   let answer;
   try {
-    answer = await fetch(`/api/${path}${words.size ? `?${words}` : ""}`, {
-      signal,
-      headers: { Accept: "application/json" },
-    });
+    answer = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused("via6 web does not answer.", "Is it still running?");
