@@ -16,6 +16,7 @@ from verify_support import network, set_sysctl
 from via6.model import InterfaceAddress, Route, RouteTable
 from via6.observe.node import Node
 from via6.prefix import parse_address, parse_prefix
+from via6.web.glass import Veil
 from via6.web.openapi import description
 from via6.web.settings import Settings
 from web_support import Served, served, write
@@ -362,7 +363,7 @@ def managed() -> list[Node]:
 def test_a_glass_hides_what_routers_are_managed_by(tmp_path: Path) -> None:
     with served(tmp_path / "net", managed(), Settings(glass=True)) as web:
         for path in ("/glass", "/nodes/r1", "/api/network", "/api/nodes/r1", "/api/nodes/r1/routes?family=6",
-                     "/api/nodes/r1/routes", "/api/trace?from=r1&to=10.2.0.1", "/api/trace?from=10.255.0.1&to=10.2.0.1",
+                     "/api/nodes/r1/routes", "/api/trace?from=r1&to=10.2.0.1",
                      "/api/nodes/r1/changes", "/glass?node=r1&match=2001:db8:5::1"):  # fmt: skip
             answer = web.get(path)
             assert answer.status_code == 200, path
@@ -389,6 +390,33 @@ def test_the_page_for_strangers_hides_also_without_glass(tmp_path: Path) -> None
     with served(tmp_path / "net", managed()) as web:
         assert "2001:db8:ffff::1" in web.get("/nodes/r1").text
         assert "2001:db8:ffff::1" not in web.get("/glass?from=r1&to=10.2.0.1").text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/trace?from=r2&to=10.255.0.1", "/api/trace?from=10.255.0.1&to=10.2.0.1", "/glass?from=r2&to=10.255.0.1",
+     "/api/nodes/r2/routes?match=2001:db8:ffff::1", "/api/nodes/r2/routes?match=10.255.0.1",
+     "/nodes/r2?match=2001:db8:ffff:0:0:0:0:1", "/glass?node=r2&match=10.255.0.1"],
+)  # fmt: skip
+def test_a_glass_does_not_tell_whose_an_address_is(tmp_path: Path, path: str) -> None:
+    with served(tmp_path / "net", managed(), Settings(glass=True)) as web:
+        answer = web.get(path)
+        assert answer.status_code == 403
+        assert "10.255.0.1" not in answer.text
+    with served(tmp_path / "net2", managed()) as web:
+        assert web.get(path).status_code == (403 if path.startswith("/glass") else 200)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10.255.0.1", "at 10.255.0.1.", "10.255.0.1:8046", "[2001:db8:ffff::1]:80", "address:2001:db8:ffff::1",
+     "2001:DB8:FFFF:0::1/128", "(2001:db8:ffff::1)", "10.255.0.1/32 via x", "2001:db8:ffff::1:"],
+)  # fmt: skip
+def test_an_address_is_hidden_however_it_stands_in_a_text(text: str) -> None:
+    shown = Veil(None, managed()).text(text)
+    assert "10.255.0.1" not in shown
+    assert "ffff" not in shown.lower()
+    assert "hidden" in shown
 
 
 def test_a_filter_is_not_quoted_to_strangers(tmp_path: Path) -> None:

@@ -177,6 +177,18 @@ def test_two_hundred_listeners_hear_a_change(folder: Path) -> None:
         assert web.end() == (0, "", "")
 
 
+def test_a_stranger_does_not_take_the_streams_of_all(folder: Path) -> None:
+    with program("--snapshots", str(folder), "--glass") as web:
+        peers = [ask(web) for _ in range(9)]
+        try:
+            answers = sorted(peer.recv(12) for peer in peers)
+        finally:
+            for peer in peers:
+                peer.close()
+        assert answers == [b"HTTP/1.1 200"] * 8 + [b"HTTP/1.1 429"]
+        assert web.end() == (0, "", "")
+
+
 def test_listeners_that_do_not_read_cost_nothing(folder: Path) -> None:
     """They are stuck with small windows while the network changes; the server stays small and answers."""
     there = nodes()

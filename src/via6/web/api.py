@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from via6.web.answers import Bad
+from via6.web.guard import who_of
 from via6.web.stream import MOST_CLIENTS, EventStream, dumps
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Api:
         return self._said(self.desk.node(request.path_params["id"]))
 
     async def node_routes(self, request: Request) -> Response:
-        query = query_of(request, "family", "match", "offset", "limit")
+        query = self.web.may_ask(query_of(request, "family", "match", "offset", "limit"))
         family, match, offset, limit = (query.get(name, "") for name in ("family", "match", "offset", "limit"))
         return self._said(await self.desk.routes(request.path_params["id"], family, match, offset, limit))
 
@@ -116,7 +117,7 @@ class Api:
         return self._said(self.desk.findings(request.path_params["id"]))
 
     async def trace(self, request: Request) -> Response:
-        query = query_of(request, "from", "to", "proto", "port", "fail")
+        query = self.web.may_ask(query_of(request, "from", "to", "proto", "port", "fail"))
         return self._said(await self.desk.trace(query))
 
     async def failures(self, request: Request) -> Response:
@@ -142,6 +143,9 @@ class Api:
         hub = self.board.hub
         if len(hub.clients) >= MOST_CLIENTS or hub.closed:
             raise Bad(503, "too many listen already", "close other pages")
+        who = who_of(request.scope)
+        if self.web.settings.glass and sum(client.who == who for client in hub.clients) >= _STREAMS_OF_ONE:
+            raise Bad(429, "you listen often enough already", "close other pages")
         word = request.headers.get("last-event-id", "")
         last = int(word) if word.isascii() and word.isdecimal() and len(word) < 18 else None
-        return EventStream(hub, last)  # type: ignore[return-value] # an ASGI application is all that is asked for
+        return EventStream(hub, last, who)  # type: ignore[return-value] # an ASGI application is all that is asked for

@@ -60,6 +60,13 @@ class Web:
         """A JSON value as it may go out."""
         return self.veil().value(value) if self.settings.glass else value
 
+    def may_ask(self, query: dict[str, str], glass: bool | None = None) -> dict[str, str]:
+        """The query, unless a stranger asks for what is hidden from him."""
+        glass = self.settings.glass if glass is None else glass
+        if glass and self.veil().asked(*query.values()):
+            raise Bad(403, "an address of management is not told of here", "ask for one of the network's hosts")
+        return query
+
     def desktops_json(self) -> list[dict[str, Any]]:
         """/api/desktops."""
         ids = self.board.picture.ids

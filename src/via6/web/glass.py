@@ -16,6 +16,7 @@ from via6.prefix import Address, Prefix, PrefixError, is_link_local, parse_addre
 
 HIDDEN: Final = "hidden"
 _TOKEN: Final = re.compile(r"[0-9A-Fa-f:.]*[0-9A-Fa-f]:?[0-9A-Fa-f:.]*")
+_DOTTED: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _SPOKEN: Final = frozenset({"why", "notes", "remarks"})
 """Sentences that may quote rules of a packet filter."""
 _ASIDE: Final = frozenset({"release", "system", "unread", "findings", "desktop", "seen"})
@@ -38,15 +39,20 @@ class Veil:
         """The text without what is hidden."""
         if "." not in text and ":" not in text:
             return text
-        return _TOKEN.sub(lambda found: HIDDEN if self._is_hidden(found[0]) else found[0], text)
+        return _TOKEN.sub(lambda found: self._token(found[0]), text)
 
-    def _is_hidden(self, token: str) -> bool:
-        for word in (token, token.rstrip(".:")):
+    def _token(self, token: str) -> str:
+        for word in (token, token.strip(".:"), token.rstrip(".:"), token.lstrip(".:")):
             try:
-                return self.hides(parse_address(word))
+                return HIDDEN if self.hides(parse_address(word)) else token
             except (PrefixError, ValueError):
                 continue
-        return False
+        # With a port behind it, for one.
+        return _DOTTED.sub(lambda found: self._token(found[0]), token) if ":" in token and "." in token else token
+
+    def asked(self, *words: str) -> bool:
+        """Whether a question names what is hidden; its answer would tell whose it is."""
+        return any(self.text(word) != word for word in words)
 
     def value(self, value: Any) -> Any:
         """A JSON value without what is hidden."""

@@ -51,8 +51,9 @@ class Pages:
     # --- rendering -------------------------------------------------------------------------------------------------
 
     def _render(self, template: str, glass: bool, context: dict[str, Any]) -> bytes:
+        title = self.web.board.source.title
         common = {
-            "title": self.web.board.source.title,
+            "title": self.web.veil().text(title) if glass else title,
             "glass": glass,
             "vendor": (HERE / "vendor" / "cytoscape" / "cytoscape.js").exists(),
             "desktops": [] if glass else self.web.desktops_json(),
@@ -107,7 +108,7 @@ class Pages:
 
     async def glass(self, request: Request) -> Response:
         """What strangers may see, here with or without --glass."""
-        query = query_of(request, *_TRACE, "node", "match", "family")
+        query = self.web.may_ask(query_of(request, *_TRACE, "node", "match", "family"), glass=True)
         context = await self._network(query)
         lookup = lookup_error = None
         if query.get("node") and query.get("match"):
@@ -125,7 +126,7 @@ class Pages:
 
     async def node(self, request: Request) -> Response:
         """All about one node."""
-        query = query_of(request, "family", "match", "offset")
+        query = self.web.may_ask(query_of(request, "family", "match", "offset"))
         wanted, desk, glass = request.path_params["id"], self.web.desk, self.web.settings.glass
         node = desk.node(wanted)
         routes = route_error = None

@@ -42,9 +42,10 @@ def message(kind: str, version: int, data: bytes) -> bytes:
 
 
 class Client:
-    """One listener."""
+    """One listener; `who` it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str = "") -> None:
+        self.who = who
         self.waiting: deque[bytes] = deque()
         self.octets = 0
         self.wake = asyncio.Event()
@@ -99,9 +100,9 @@ class Hub:
             client.put(octets)
         self.clients = {client for client in self.clients if not client.over}
 
-    def join(self, last: int | None) -> Client:
+    def join(self, last: int | None, who: str = "") -> Client:
         """A new listener, who has seen events up to `last`."""
-        client = Client()
+        client = Client(who)
         known = last is not None and self._past and self._past[0][0] - 1 <= last <= self.version
         if last is not None and (known or last == self.version):
             for version, octets in self._past:
@@ -126,9 +127,10 @@ class Hub:
 class EventStream:
     """The answer to GET /api/events, as an ASGI application."""
 
-    def __init__(self, hub: Hub, last: int | None) -> None:
+    def __init__(self, hub: Hub, last: int | None, who: str = "") -> None:
         self.hub = hub
         self.last = last
+        self.who = who
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [
@@ -140,7 +142,7 @@ class EventStream:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        client = self.hub.join(self.last)
+        client = self.hub.join(self.last, self.who)
         watcher = asyncio.create_task(_watch(receive, client))
         try:
             await _give(send, _RETRY + client.take())
