@@ -355,6 +355,24 @@ def test_refusals_are_json_or_pages(web: Served) -> None:
     assert set(json.loads(web.get("/api/nothing", headers={"accept": "text/html"}).text)) == {"error", "remedy"}
 
 
+def test_a_proxy_says_who_asks(tmp_path: Path) -> None:
+    nodes = network([("r1", "r2")], babel=True)
+    with served(tmp_path / "net", nodes.values(), Settings(glass=True, proxies=("::1",))) as web:
+
+        def ask(number: int, client: str = "::1", before: str = "") -> int:
+            headers = {"x-forwarded-for": f"{before}2001:db8:0:{number:x}::1"}
+            return web.get("/api/network", client=client, headers=headers).status_code
+
+        assert {ask(number) for number in range(200)} == {200}  # 200 strangers
+        assert 429 in {
+            ask(1, before=f"2001:db8:1:{number:x}::1, ") for number in range(120)
+        }  # what one says of himself
+        assert 429 in {ask(number, client="2001:db8::9") for number in range(120)}  # nobody's proxy
+    with served(tmp_path / "net2", nodes.values(), Settings(token=TOKEN, proxies=("::1",))) as web:
+        told = {"x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https"}
+        assert "; Secure" in web.get(f"/?token={TOKEN}", headers=told).headers["set-cookie"]
+
+
 # --- changes -----------------------------------------------------------------------------------------------------
 
 MEANT = {"x-via6-change": "yes", "content-type": "application/json"}

@@ -77,7 +77,7 @@ def test_what_it_refuses(tmp_path: Path, folder: Path, args: tuple[str, ...], co
     ("text", "word"),
     [
         ("colour = 1", "colour"), ("[glass]\nhide = ['10.0.0.1/8']", "hide"), ("title = 5", "title"),
-        ("[", "web.toml: "),
+        ("[", "web.toml: "), ("proxies = ['x']", "proxies"),
         ("[[desktop]]\nname = '../x'\nhost = '10.0.0.1'", "name"), ("[[desktop]]\nname = 'x'", "host"),
     ],
 )  # fmt: skip

@@ -139,6 +139,7 @@ def _web(args: argparse.Namespace, loopback: bool, names: Names) -> Web:
     made = settings.Settings(
         title=file.title,
         hosts=tuple(file.hosts),
+        proxies=settings.proxies_of(file, args.config or ""),
         token=settings.read_token(args.token) if args.token else args.made_up,
         changes=args.allow_changes,
         glass=args.glass,

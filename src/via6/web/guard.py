@@ -109,6 +109,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if self.settings.proxies:
+            scope = self._behind(scope, headers)
         refused = self._judge(scope, headers)
         if refused is not None:
             await self._refuse(scope, receive, send, *refused)
@@ -120,6 +122,21 @@ class Guard:
             await self._welcome(scope, send)
         else:
             await self.app(scope, receive, _dressed(scope, send))
+
+    def _behind(self, scope: Scope, headers: Headers) -> Scope:
+        """What a reverse proxy of ours says of who asks. Of X-Forwarded-For the last entry is the one that it wrote."""
+        client = scope.get("client")
+        try:
+            if client is None or str(ipaddress.ip_address(client[0].partition("%")[0])) not in self.settings.proxies:
+                return scope
+            told = headers.getlist("x-forwarded-for")
+            who = str(ipaddress.ip_address(told[-1].rpartition(",")[2].strip())) if told else client[0]
+        except ValueError:
+            return scope
+        scheme = scope.get("scheme", "http")
+        if headers.get("x-forwarded-proto", "").lower() == "https":
+            scheme = {"http": "https", "ws": "wss"}.get(scheme, scheme)
+        return {**scope, "client": (who, 0), "scheme": scheme}
 
     def _judge(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         """Why it is refused: status, what is wrong, what helps."""

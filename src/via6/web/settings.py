@@ -26,10 +26,12 @@ class GlassTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FileTable(msgspec.Struct, forbid_unknown_fields=True):
-    """The whole file. `hosts` are the names that browsers may ask for; `desktop` is read by desktop_config."""
+    """The whole file. `hosts` are the names that browsers may ask for, `proxies` the addresses of those who may say for
+    whom they ask; `desktop` is read by desktop_config."""
 
     title: str = ""
     hosts: list[str] = []
+    proxies: list[str] = []
     glass: GlassTable | None = None
     desktop: list[Any] = []
 
@@ -41,6 +43,7 @@ class Settings:
 
     title: str = ""
     hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     token: str = ""
     glass: bool = False
     loopback: bool = True
@@ -69,6 +72,14 @@ def hidden_of(table: GlassTable | None, path: str) -> tuple[Prefix, ...] | None:
         return tuple(parse_prefix(text) for text in table.hide)
     except PrefixError as error:
         raise Refusal(f"{path}: hide: {error}", 'hide = ["2001:db8:ffff::/48"]', USAGE) from None
+
+
+def proxies_of(table: FileTable, path: str) -> tuple[str, ...]:
+    """The addresses of reverse proxies, in the form that a connection's other end has."""
+    try:
+        return tuple(str(ipaddress.ip_address(text)) for text in table.proxies)
+    except ValueError as error:
+        raise Refusal(f"{path}: proxies: {error}", 'proxies = ["::1"]', USAGE) from None
 
 
 def read_token(path: str) -> str:
