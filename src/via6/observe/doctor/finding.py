@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from via6.observe.doctor.measured import Measured
 from via6.observe.node import Node
 from via6.observe.trace.model import Trace
+from via6.observe.verify.links import Segments
 from via6.prefix import Address
 
 ERROR: Final = "error"  # packets are lost now
@@ -85,6 +87,12 @@ class Case:
     others: tuple[Node, ...] = ()
     target: Address | None = None
     trace: Trace | None = None
+
+    @cached_property
+    def segments(self) -> Segments:
+        """Who is on one link with whom, once for all checks: it is the dearest thing that they ask. The node is the
+        first, the others follow."""
+        return Segments((self.node, *self.others))
 
 
 Check = Callable[[Case], Iterable[Finding]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 from via6.observe.doctor.finding import Case
 from via6.observe.node import BabelInterface, Node
@@ -18,10 +17,10 @@ class Peers:
         self.case = case
         self.nodes: tuple[Node, ...] = (case.node, *case.others)
 
-    @cached_property
+    @property
     def segments(self) -> Segments:
         """Made only when there are other nodes."""
-        return Segments(self.nodes)
+        return self.case.segments
 
     def far(self, ifindex: int, address: Address) -> Port | None:
         """The interface that has an address on a link of this node, if exactly one can be meant."""

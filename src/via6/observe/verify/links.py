@@ -123,10 +123,14 @@ class Segments:
                     ends.setdefault((link.ifindex, link.peer), []).append((at, link.ifindex))
         chosen: dict[Port, Port] = {}
         for (ifindex, peer), ports in ends.items():
+            far = ends.get((peer, ifindex), [])
+            near: dict[Port, list[Port]] = {}
+            for other in far:
+                near.setdefault(self._find(other), []).append(other)
             for port in ports:
-                far = [other for other in ends.get((peer, ifindex), ()) if other != port]
-                near = [other for other in far if self._find(other) == self._find(port)]
-                pick = near or [other for other in far if self._likely(port, other, len(far) == 1)]
+                joined = [other for other in near.get(self._find(port), ()) if other != port]
+                alone = len(far) - (ifindex == peer) == 1
+                pick = joined or [one for one in far if one != port and self._likely(port, one, alone)]
                 if len(pick) == 1:
                     chosen[port] = pick[0]
         for port, other in chosen.items():
