@@ -274,6 +274,19 @@ def deafen(pid: int) -> None:
     assert deaf
 
 
+def test_a_daemon_that_hangs(pair: Pair) -> None:
+    """It is stopped, as by a debugger or by a machine that is short of everything."""
+    assert pair.one.process is not None
+    pair.one.process.send_signal(signal.SIGSTOP)
+    try:
+        found = pair.one.doctor()
+        assert [one["code"] for one in found if not one["depends_on"]] == ["daemon-not-answering"], found
+        assert found[0]["severity"] == "warning"
+    finally:
+        pair.one.process.send_signal(signal.SIGCONT)
+    pair.healthy()
+
+
 def test_a_route_that_the_kernel_lacks(pair: Pair) -> None:
     """The daemon mends at once what it is told of; so nobody tells it."""
     assert pair.one.process is not None

@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from doctor_support import Line, batch, look, reaches, roots, told, type_in, via6_doctor
-from support import Net, Nets, link_local, run, via6, wait_until
+from doctor_support import Line, batch, look, roots, told, type_in, via6_doctor
+from support import Nets, link_local, via6, wait_until
 from via6.observe.doctor import registry
 from via6.observe.doctor.finding import ERROR, WARNING
 from via6.observe.doctor.measured import Measured
@@ -259,66 +259,6 @@ def test_a_fault_is_found_and_mended(line: Line, fault: Fault, tmp_path: Path) -
 
 
 # --- what the line of routers cannot show --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tunnel(nets: Nets) -> Iterator[tuple[Net, str, str]]:
-    """(a node with a route to 10.3.0.1 into a WireGuard device, its device, the key of its peer)."""
-    a, b = nets.pair()
-    batch(a, "addr add 2001:db8::1/64 dev eth0 nodad", "addr add 10.1.0.1/32 dev lo")
-    batch(b, "addr add 2001:db8::2/64 dev eth0 nodad", "addr add 10.3.0.1/32 dev lo")
-    names = [f"dw{side}{os.getpid()}" for side in "ab"]
-    env = {name: value for name, value in os.environ.items() if name != "WG_PROCESS_FOREGROUND"}
-    public = []
-    for net, name, own in ((a, names[0], "fe80::a"), (b, names[1], "fe80::b")):
-        net.run("wireguard-go", name, env=env)
-        key = run("wg", "genkey").stdout
-        public.append(run("wg", "pubkey", input=key).stdout.strip())
-        net.run("wg", "set", name, "listen-port", "51820", "private-key", "/dev/stdin", input=key)
-        batch(net, f"link set {name} up", f"addr add {own}/64 dev {name} nodad")
-    for net, name, key, end, allowed in (
-        (a, names[0], public[1], "[2001:db8::2]:51820", "fe80::b/128,10.3.0.0/24"),
-        (b, names[1], public[0], "[2001:db8::1]:51820", "fe80::a/128,10.1.0.0/24"),
-    ):
-        net.run("wg", "set", name, "peer", key, "endpoint", end, "allowed-ips", allowed)
-    batch(a, f"route add 10.3.0.0/24 via inet6 fe80::b dev {names[0]}")
-    batch(b, f"route add 10.1.0.0/24 via inet6 fe80::a dev {names[1]}")
-    yield a, names[0], public[1]
-    for net, name in ((a, names[0]), (b, names[1])):
-        net.ip("link del", name)
-        socket = Path(f"/var/run/wireguard/{name}.sock")
-        wait_until(lambda socket=socket: not socket.exists(), what="wireguard-go ends")  # type: ignore[misc]
-
-
-def test_allowed_ips(tunnel: tuple[Net, str, str], tmp_path: Path) -> None:
-    a, device, peer = tunnel
-    assert reaches(a, "10.3.0.1")
-    assert told(look(a)) == []
-    a.run("wg", "set", device, "peer", peer, "allowed-ips", "fe80::b/128")
-    assert not reaches(a, "10.3.0.1")
-    found = look(a)
-    assert roots(found) == {"allowed-ips-gap"}, told(found)
-    assert via6_doctor(a, tmp_path, "--fix", "--yes")[0] == 0
-    assert reaches(a, "10.3.0.1")
-    assert told(look(a)) == []
-    code, out, err = via6_doctor(a, tmp_path, "--undo")
-    assert (code, err) == (0, "")
-    assert out.startswith("back: wg set ")
-    [again] = look(a)
-    type_in(a, again)
-    assert told(look(a)) == []
-    assert via6_doctor(a, tmp_path, "--fix", "--yes") == (0, "nothing is wrong\n", "")
-
-
-def test_another_hand_on_the_peer_is_left_alone(tunnel: tuple[Net, str, str], tmp_path: Path) -> None:
-    a, device, peer = tunnel
-    a.run("wg", "set", device, "peer", peer, "allowed-ips", "fe80::b/128")
-    assert via6_doctor(a, tmp_path, "--fix", "--yes")[0] == 0
-    a.run("wg", "set", device, "peer", peer, "allowed-ips", "fe80::b/128,10.0.0.0/8")
-    code, out, err = via6_doctor(a, tmp_path, "--undo")
-    assert (code, out) == (0, "")
-    assert "left alone: wg show" in err
-    assert "10.0.0.0/8" in a.run("wg", "show", device, "allowed-ips").stdout
 
 
 def test_one_next_hop_at_two_machines(nets: Nets) -> None:

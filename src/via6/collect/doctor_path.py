@@ -16,13 +16,16 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 from via6.babel.model import GROUP, PORT
 from via6.collect import probe
+from via6.collect.wireguard import is_wireguard, latest_handshakes
 from via6.errors import Refusal
 from via6.model import RouteTable
 from via6.observe.doctor.babel import INFINITY, lacking
+from via6.observe.doctor.look import babel_devices
 from via6.observe.doctor.measured import Measured, Probed, Silent
 from via6.observe.doctor.network import LEAST_MTU, is_container
 from via6.observe.node import BabelState, Node
@@ -78,6 +81,8 @@ def measure(
             narrow = _narrow(echo, node, set(members))
     except OSError:  # no privilege
         return made
+    held = frozenset(link.ifindex for link in node.kernel.links if is_wireguard(link))
+    made = replace(made, handshakes=_handshakes(node), wireguard=held, babel_links=_listening())
     unheard = _unheard(node, node.babel, members, show) if node.babel is not None else {}
     made = replace(made, unheard=unheard, narrow=narrow, babel_ports=_babel_ports(node))
     if target is not None and len(target) == 4:
@@ -103,6 +108,30 @@ def _missing(node: Node, show: Show, routes: Callable[[], RouteTable]) -> frozen
     except (Refusal, KeyError):
         return frozenset()
     return frozenset(route.prefix for route in again if route in gone and str(route.prefix) in selected)
+
+
+def _handshakes(node: Node) -> dict[tuple[str, str], float | None]:
+    """How old the last handshake is with the peers of devices that echo requests, or Hellos, have just gone into."""
+    asked = {ifindex for ifindex, _ in next_hops(node)} | babel_devices(node)
+    devices = {node.kernel.dev(ifindex) for ifindex in asked} & node.wireguard.keys()
+    found: dict[tuple[str, str], float | None] = {}
+    for dev in sorted(devices):
+        text, problem = latest_handshakes(dev)
+        for line in text.splitlines() if not problem else ():
+            key, _, when = line.partition("\t")
+            if when.isdecimal():
+                found[dev, key] = max(time.time() - int(when), 0.0) if int(when) else None
+    return found
+
+
+def _listening() -> frozenset[int]:
+    """The interfaces on which some program is in Babel's multicast group (proc(5), /proc/net/igmp6)."""
+    try:
+        rows = Path("/proc/thread-self/net/igmp6").read_text().split("\n")
+    except OSError:
+        return frozenset()
+    words = [row.split() for row in rows]
+    return frozenset(int(row[0]) for row in words if len(row) > 2 and row[2] == GROUP.hex())
 
 
 # --- links ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,11 @@ def allowed_ips(device: str) -> tuple[str, str]:
     return _show(device, "allowed-ips")
 
 
+def latest_handshakes(device: str) -> tuple[str, str]:
+    """(KEY, a tab, seconds since 1970 or 0 per line, "") or ("", why it could not be had)."""
+    return _show(device, "latest-handshakes")
+
+
 def _show(device: str, what: str) -> tuple[str, str]:
     import subprocess
 

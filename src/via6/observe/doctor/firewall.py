@@ -213,7 +213,7 @@ def babel(case: Case) -> Iterator[Finding]:
         yield from _of_kind(
             node, "babel", "firewall-babel", ERROR, "UDP 6696, the packets of Babel",
             f"every route that {node.name} learns or announces: it does not hear its neighbours there, or is not heard",
-            [node.kernel.dev(index) for index in babel_devices(node)] or _used(node),
+            [node.kernel.dev(index) for index in babel_devices(node) | case.measured.babel_links] or _used(node),
         )  # fmt: skip
 
 

@@ -50,6 +50,11 @@ class Measured:
     `present` are the link-local addresses of who answers a ping to ff02::1, by the interface (asked only where a next
     hop is silent). `rpf_drops` are packets that rp_filter dropped while we looked.
 
+    `handshakes` is how many seconds ago the last handshake with a WireGuard peer was, by (device, key), after packets
+    were sent there (None: never). `wireguard` are the interfaces that a WireGuard holds, also one in user space, and
+    one without a peer. `babel_links` are the interfaces on which a program of this node listens to Babel's multicast
+    group.
+
     `lladdrs` are the link-layer addresses that the next hops which answered are at; of several more than one machine
     has the address."""
 
@@ -66,4 +71,7 @@ class Measured:
     lonely4: Mapping[int, str] = field(default_factory=dict)
     present: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)
     rpf_drops: int = 0
+    handshakes: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
+    wireguard: frozenset[int] = frozenset()
+    babel_links: frozenset[int] = frozenset()
     lladdrs: Mapping[tuple[int, Address], tuple[bytes, ...]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from via6.observe.doctor.look import (
     TUNNELS,
     Use,
     at,
+    babel_devices,
     by_hop,
     counted,
     has_read,
@@ -33,6 +34,7 @@ from via6.observe.doctor.peers import Peers
 from via6.observe.node import Node
 from via6.observe.packet import format_lladdr
 from via6.observe.verify.table import ignores_linkdown
+from via6.observe.wg_babel import GROUP, LINK_LOCAL
 from via6.prefix import AF_INET6, Address, Prefix, format_address, is_link_local, mask, parse_address
 
 _SILENT: Final = frozenset({"FAILED", "INCOMPLETE"})
@@ -375,7 +377,9 @@ def allowed_ips(case: Case) -> Iterator[Finding]:
             alone = all(not _overlap(one.allowed, missing) for one in peers if one is not peer)
             command = ("wg", "set", dev, "peer", peer.key, "allowed-ips")
             look = ("wg", "show", dev, "allowed-ips")
-            fixes = (RunCommand((*command, after), (*command, before), look),) if alone else ()
+            by_babel = ifindex in babel_devices(node) and uncovered(peer, (GROUP, LINK_LOCAL))
+            # What lets Babel pass lets this pass as well, and one command would undo the other.
+            fixes = (RunCommand((*command, after), (*command, before), look),) if alone and not by_babel else ()
         lists = tuple(f"wg show {dev} allowed-ips: {one.key} {some(one.allowed) or '(none)'}" for one in peers[:3])
         yield Finding(
             "allowed-ips-gap",
@@ -385,6 +389,7 @@ def allowed_ips(case: Case) -> Iterator[Finding]:
             f"IPv4 to {some(missing)}",
             remedy,
             subject=f"{dev} {format_address(via)}" if via else dev,
+            depends_on=(f"allowed-ips-gap:{node.name}:{dev} Babel",),
             fixes=fixes,
             places=at(node, dev),
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from via6.observe.doctor.finding import ERROR, WARNING, Case, Check, Finding
+from via6.observe.doctor.forwarding import DUMMY
 from via6.observe.doctor.look import deletion, discarding, subnets
 from via6.observe.doctor.measured import Probed, Silent
 from via6.observe.doctor.network import way
@@ -130,14 +131,15 @@ def _traced(case: Case) -> Iterator[Finding]:
         at = None  # it answers another address of ours, so the way there is good
     if at is not None:
         hop = trace.hops[at]
-        yield _no_way(case, hop.node, hop.ends, _hops(trace), hop.why, (at, _called(hop), _next_of(case, hop)))
+        yield _no_way(case, hop.node, hop.ends, _hops(trace), hop.why, (at, _called(trace, at), _next_of(case, hop)))
         return
     at = _end(trace.back) if trace.back is not None else None
     if trace.back is not None and at is not None:
         back = network_of(case, trace.back.flow.destination)
         if back is not None:
             hop = trace.back.hops[at]
-            yield _no_way_back(case, _called(hop), back, _hops(trace.back), hop.why, f"hop {at} of the way back")
+            place = f"hop {at} of the way back" if at else "which has it"
+            yield _no_way_back(case, _called(trace.back, at), back, _hops(trace.back), hop.why, place)
 
 
 def _next_of(case: Case, hop: Hop) -> str:
@@ -154,14 +156,27 @@ def _end(trace: Trace) -> int | None:
     return None
 
 
-def _called(hop: Hop) -> str:
-    """Its name, or the address that it answers from."""
-    return hop.node or (format_address(hop.icmp_source) if hop.icmp_source is not None else "")
+def _called(trace: Trace, at: int) -> str:
+    """The name of a hop, or the address that it answers from; 192.0.0.8 is everybody's, so then what leads to it."""
+    hop = trace.hops[at]
+    if hop.node or hop.icmp_source is None:
+        return hop.node
+    before = trace.hops[at - 1] if at else None
+    if hop.icmp_source == DUMMY and before is not None and before.next_hop is not None:
+        return f"{format_address(before.next_hop)}{f' dev {before.out_device}' if before.out_device else ''}"
+    return "a router without an IPv4 address" if hop.icmp_source == DUMMY else format_address(hop.icmp_source)
+
+
+def _from(hop: Hop) -> str:
+    return format_address(hop.icmp_source) if hop.icmp_source is not None else "?"
 
 
 def _hops(trace: Trace) -> str:
     """`r1 eth1 > eth0 r2: NO_ROUTE (why)`."""
-    names = [" ".join(filter(None, (hop.in_device, _called(hop) or "?", hop.out_device))) for hop in trace.hops]
+    called = [_called(trace, at) if hop.node else _from(hop) for at, hop in enumerate(trace.hops)]
+    names = [
+        " ".join(filter(None, (h.in_device, name, h.out_device))) for h, name in zip(trace.hops, called, strict=True)
+    ]
     return f"{' > '.join(names)}: {trace.disposition}"
 
 
@@ -216,7 +231,7 @@ def _no_way(
     label = "this node" if here else f"{name or 'a node on the way'}{f' (hop {place})' if hop else ''}"
     what = f"{label} {_ENDS[end]}" if end in _ENDS else f"{label}: {end}"
     # Of the last one that answers the reason is that nothing does behind it; of no route, that there is none.
-    because = f": {why}" if why and end not in ("UNKNOWN", "NO_ROUTE", "NULL_ROUTED") else ""
+    because = f": {why.removesuffix('.')}" if why and end not in ("UNKNOWN", "NO_ROUTE", "NULL_ROUTED") else ""
     lost = f"at {label}" if end != "UNKNOWN" else f"at {label} or behind it"
     evidence = (seen, *((why,) if why and not because and end != "UNKNOWN" else ()))
     if end == "UNKNOWN":
@@ -271,8 +286,9 @@ def _no_way_back(case: Case, node: str, back: Prefix, seen: str, why: str = "", 
     if state is not None and not any(prefix.covers(back) for prefix, _ in state.exports):
         mend = f"# this node does not announce {back}; it would with: via6 up … --export {back}"
     else:
-        mend = f"# on {label}: a route to {back}; what it does now: via6 explain {format_address(back.packed)}"
-    because = f": {why}" if why else ""
+        look = f"via6 doctor; via6 explain {format_address(back.packed)}"
+        mend = f"# on {label}: it needs a way to {back}. What it does now: {look}"
+    because = f": {why.removesuffix('.')}" if why else ""
     return Finding(
         "no-way-back", ERROR, f"no way back from {to} to {back}: {label} does not lead there{because}",
         (seen,), f"packets from {back} arrive at {to}, and its answers are lost", (mend,),

@@ -6,7 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from via6.observe.doctor import babel, ends, firewall, forwarding, links, machine, network, nexthops, path, routes
+from via6.observe.doctor import (
+    babel,
+    ends,
+    firewall,
+    forwarding,
+    links,
+    machine,
+    network,
+    nexthops,
+    path,
+    routes,
+    tunnels,
+)
 from via6.observe.doctor.finding import ERROR, INFO, WARNING, Case, Check, Finding
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -16,6 +28,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *forwarding.CHECKS,
     *firewall.CHECKS,
     *nexthops.CHECKS,
+    *tunnels.CHECKS,
     *routes.CHECKS,
     *babel.CHECKS,
     *network.CHECKS,
@@ -25,7 +38,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 _LINK: Final = ("ipv6-disabled", "no-link-local", "mtu-below-1280", "dad-failed", "dad-pending")
 _SILENT: Final = (
     "next-hop-dead", "next-hop-off-link", "next-hop-unreachable", "neighbour-wrong", "next-hop-twice",
-    "synthetic-next-hop",
+    "synthetic-next-hop", "wireguard-peers", "wireguard-silent",
 )  # fmt: skip
 _WAY: Final = (
     *_LINK, *_SILENT, "forwarding-off", "firewall-forward", "allowed-ips-gap", "route-shadowed", "rule-shadowed",
@@ -33,7 +46,8 @@ _WAY: Final = (
     "daemon-not-running", "daemon-not-answering",
 )  # fmt: skip
 _HEARD: Final = (
-    *_LINK, "firewall-babel", "babel-filtered", "babel-key", "babel-version", "babel-own-address",
+    *_LINK, "wireguard-peers", "wireguard-silent", "allowed-ips-gap", "firewall-babel",
+    "babel-filtered", "babel-key", "babel-version", "babel-own-address",
     "daemon-not-answering",
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from via6.observe.doctor.look import (
     route_text,
     uses6,
 )
+from via6.observe.doctor.machine import forwards
 from via6.observe.node import Node
 from via6.prefix import AF_INET, Address, Prefix, mask
 
@@ -39,7 +40,9 @@ def no_ipv4_source(case: Case) -> Iterator[Finding]:
     if not has_read(node, "addresses", "routes4", "links"):
         return
     found = [use for use in uses6(node) if use.route.src is None and not _has_source(node, use)]
-    if not found or (case.target is None and should_forward(case)):
+    speaks = node.babel is not None or "babel" in node.unread or any(use.route.protocol in DAEMONS for use in found)
+    router = (speaks and forwards(node)) or should_forward(case)
+    if not found or (case.target is None and router):
         return
     devices = [link.name for link in links_of(node, {use.hop.ifindex for use in found})]
     yield Finding(
