@@ -139,16 +139,18 @@ def _namespace_of_path() -> int:
     return 0
 
 
-def ask(question: Mapping[str, Any], *, follow: bool = False) -> Iterator[list[bytes]]:
+def ask(question: Mapping[str, Any], *, follow: bool = False, patience_s: float = _PATIENCE_S) -> Iterator[list[bytes]]:
     """The answer's lines, as many at a time as there are, up to the end; with `follow` the mark of the end is a line
     like others, and what comes behind it, too. Raises Refusal: NO_DAEMON if there is none or it goes, FAILED with the
     daemon's own words for what it will not answer."""
     with connect() as peer:
-        yield from _converse(peer, question, follow)
+        yield from _converse(peer, question, follow, patience_s)
 
 
-def _converse(peer: socket.socket, question: Mapping[str, Any], follow: bool = False) -> Iterator[list[bytes]]:
-    peer.settimeout(_PATIENCE_S)
+def _converse(
+    peer: socket.socket, question: Mapping[str, Any], follow: bool = False, patience_s: float = _PATIENCE_S
+) -> Iterator[list[bytes]]:
+    peer.settimeout(patience_s)
     with contextlib.suppress(ConnectionError):  # it may have said no and hung up; that stands to be read
         peer.sendall(json.dumps(question).encode() + b"\n")
     rest = b""
@@ -156,7 +158,7 @@ def _converse(peer: socket.socket, question: Mapping[str, Any], follow: bool = F
         try:
             data = peer.recv(1 << 17)
         except TimeoutError:
-            raise Refusal(f"the daemon has not answered for {_PATIENCE_S:.0f} s", "is it stopped?", NO_DAEMON) from None
+            raise Refusal(f"the daemon has not answered for {patience_s:.0f} s", "is it stopped?", NO_DAEMON) from None
         except ConnectionResetError:
             data = b""
         if not data:

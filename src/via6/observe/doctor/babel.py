@@ -84,7 +84,7 @@ def key(case: Case) -> Iterable[Finding]:
 
 
 def _key_remedy(dev: str, who: str, via6: bool | None) -> tuple[str, ...]:
-    far = {True: "its --key file", False: "its configuration", None: "its key"}[via6]
+    far = "that" if via6 is None else "the --key file" if via6 else "the key in the configuration"
     return (
         (
             f"# give both ends one key: copy {far} of {who} into the file of `via6 up … --key FILE`"
@@ -334,7 +334,7 @@ def not_answering(case: Case) -> Iterable[Finding]:
             (f"`via6 status`: {why.removeprefix('via6: ')}",),
             "its neighbours hear no Hellos and take their routes back; its own routes are not followed any more",
             (
-                "# what it does: stopped (T), waiting (D) or busy (R)?",
+                "# what it does: stopped (T; `kill -CONT PID` lets it go on), waiting (D) or busy (R)?",
                 "ps -o pid,stat,time,args -C via6",
                 "systemctl restart via6",
             ),
