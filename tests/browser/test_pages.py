@@ -168,6 +168,27 @@ def test_no_page_keeps_anybody_out(ring: Web, browser: Chromium, size: tuple[int
                 browser.keep(page, f"{kinds[n]}-{name}-{scheme}")
 
 
+def test_who_has_no_token_is_asked_for_it(tmp_path: Path, web: Start, browser: Chromium) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-long-token-of-the-test\n")
+    token.chmod(0o600)
+    server = web("--token", token, "--snapshots", put(tmp_path / "ring", verify_support.network(RING).values()))
+    with browser.page(server, "/nodes/r2", PHONE) as page:
+        page.expected = ["401"]  # type: ignore[attr-defined]
+        assert page.evaluate("() => document.styleSheets.length") == 1  # it looks like a page of ours
+        assert "ring" not in page.inner_text("body")
+        assert "r2" not in page.inner_text("body")
+        assert faults_of_access(page) == []
+        browser.keep(page, "token-phone")
+        page.fill("input[name=token]", "wrong")
+        page.press("input[name=token]", "Enter")
+        page.wait_for_selector("text=this is not the token")
+        page.fill("input[name=token]", "a-long-token-of-the-test")
+        page.click("button[type=submit]")
+        page.wait_for_selector("#routes tbody tr")
+        assert page.url == f"{server.url}/nodes/r2"
+
+
 def test_fingers_find_what_they_touch(ring: Web, browser: Chromium) -> None:
     """On a phone no button or field is lower than 40 pixels, and a node that is touched says what it is."""
     small = """() => [...document.querySelectorAll("button, input:not([type=range], [type=checkbox]), select, .top a")]

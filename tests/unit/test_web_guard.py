@@ -169,11 +169,15 @@ def test_a_websocket_of_another_site_is_refused(web: Served, guarded: Served) ->
 
 
 def test_a_token_is_demanded_everywhere(guarded: Served) -> None:
-    for path in ("/", "/api/network", "/api/events", "/metrics", "/nodes/r1", "/glass", "/static/css/app.css", "/x"):
+    for path in ("/", "/api/network", "/api/events", "/metrics", "/nodes/r1", "/glass", "/static/js/dom.js", "/x"):
         answer = guarded.get(path)
         assert answer.status_code == 401, path
         assert answer.headers["www-authenticate"] == "Bearer"
     assert guarded.get("/healthz").status_code == 200
+    assert guarded.get("/static/css/app.css").status_code == 200  # the page that asks for the token looks like one
+    page = guarded.get("/", headers={"accept": "text/html"})
+    assert page.status_code == 401
+    assert guarded.web.board.source.title not in page.text
     for wrong in (f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ä"):
         assert guarded.get("/api/network", headers={"authorization": wrong.encode()}).status_code in (401, 429)
     good = guarded.get("/api/network", headers={"authorization": f"bearer {TOKEN}"}, client="2001:db8:9::1")

@@ -81,13 +81,19 @@ class Web:
 
     # --- errors ----------------------------------------------------------------------------------------------------
 
-    def refusal(self, scope: Scope, status: int, error: str, remedy: str) -> tuple[bytes, str]:
+    def turned_away(self, scope: Scope, status: int, error: str, remedy: str) -> tuple[bytes, str]:
+        """For who has not come in: where a token is wanted it says nothing of what is here."""
+        return self.refusal(scope, status, error, remedy, stranger=bool(self.settings.token))
+
+    def refusal(
+        self, scope: Scope, status: int, error: str, remedy: str, stranger: bool = False
+    ) -> tuple[bytes, str]:  # fmt: skip
         """JSON for the API, else a page."""
         path = scope.get("path", "")
         accept = dict(scope.get("headers", ())).get(b"accept", b"")
         if path.startswith(("/api", "/metrics", "/healthz")) or b"text/html" not in accept:
             return plain(scope, status, error, remedy)
-        return self.pages.error(status, error, remedy), "text/html; charset=utf-8"
+        return self.pages.error(status, error, remedy, stranger), "text/html; charset=utf-8"
 
     async def on_bad(self, request: Request, error: Exception) -> Response:
         """A question that is refused."""
@@ -164,7 +170,7 @@ def build(web: Web) -> ASGIApp:
         exception_handlers={Bad: web.on_bad, HTTPException: web.on_bad, Exception: web.on_bad},
     )
     app.router.redirect_slashes = False
-    return Guard(app, web.settings, web.refusal)
+    return Guard(app, web.settings, web.turned_away)
 
 
 def make_app(source: Source, settings: Settings, names: Names | None = None) -> ASGIApp:

@@ -47,7 +47,7 @@ MEANT: Final = "x-via6-change"
 LONGEST_QUERY: Final = 2048
 LONGEST_PATH: Final = 1024
 
-_FREE: Final = frozenset({"/healthz"})
+_FREE: Final = frozenset({"/healthz", "/static/css/app.css", "/static/img/icon.svg"})  # the look of a refusal
 _NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 _WRONG_TOKENS: Final = (1.0, 10.0)  # a second, at once
 _STRANGERS: Final = (10.0, 80.0)
@@ -212,7 +212,8 @@ class Guard:
             return None
         if good and not self._wrong.take(who_of(scope), self._clock()):
             return 429, "too many wrong tokens", "wait some seconds"
-        return 401, "a token is needed", "open /?token=TOKEN, or send `Authorization: Bearer TOKEN`"
+        wrong = "this is not the token" if good else "a token is needed"
+        return 401, wrong, "open /?token=TOKEN, or send `Authorization: Bearer TOKEN`"
 
     async def _welcome(self, scope: Scope, send: Send) -> None:
         """Puts the token into a cookie and out of the address, which histories keep."""

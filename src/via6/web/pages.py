@@ -61,12 +61,14 @@ class Pages:
             "changes_allowed": self.web.deeds.allowed and not glass,
             "home": "/glass" if self.web.settings.glass else "/",
         }
-        text = self._templates.get_template(template).render(**common, **context)
+        text = self._templates.get_template(template).render(common | context)
         return text.encode(errors="replace")  # half a surrogate pair has no octets
 
-    def error(self, status: int, error: str, remedy: str) -> bytes:
-        """A page that says what is wrong."""
+    def error(self, status: int, error: str, remedy: str, stranger: bool = False) -> bytes:
+        """A page that says what is wrong; to a stranger nothing else."""
         context = {"status": status, "error": error, "remedy": remedy}
+        if stranger:
+            context |= {"title": "", "desktops": [], "stranger": True}
         return self._render("error.html", self.web.settings.glass, context)
 
     # --- pages -----------------------------------------------------------------------------------------------------
