@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.pages import Chromium, Web, drawn, lines, until
+from browser.pages import Chromium, Web, drawn, faults_of_access, lines, until
 from support import PREFIX, leftover_namespaces, run, via6
 from via6.lab import state
 
@@ -105,6 +105,35 @@ def test_the_server_goes_and_comes_back(lab: str, web: Start, browser: Chromium)
         until(page, lambda: "no connection" in page.inner_text("#live"), "the words")
         web("--lab", lab, port=server.port)
         until(page, lambda: page.inner_text("#live") == "live", "the events again", timeout=30)
+
+
+def test_a_link_is_cut_and_mended_in_the_picture(
+    lab: str, tmp_path: Path, web: Start, browser: Chromium
+) -> None:  # fmt: skip
+    token = tmp_path / "token"
+    token.write_text("a-long-token-of-the-test")
+    token.chmod(0o600)
+    server = web("--lab", lab, "--allow-changes", "--token", token)
+    with browser.page(server, f"/?token={token.read_text()}") as page:
+        drawn(page)
+        page.wait_for_selector("#deeds-link")
+        link = page.evaluate("""() => {
+          const line = window.via6.picture.cy.elements("edge.ipv6")[0];
+          line.select();
+          return line.data("link");
+        }""")
+        assert "up, IPv6 only" in page.inner_text("#about")
+        assert page.locator("#about button").all_inner_texts() == ["What if it fails?", "Cut it"]
+        assert faults_of_access(page) == []
+        page.click("#about button >> text=Cut it")
+        until(page, lambda: lines(page, "edge.down"), "the red line")
+        until(page, lambda: "Mend it" in page.inner_text("#about"), "the other button")
+        browser.keep(page, "deeds-cut")
+        page.click("#about button >> text=Mend it")
+        until(page, lambda: not lines(page, "edge.down"), "the repair")
+        page.click("#about button >> text=What if it fails?")
+        until(page, lambda: "fails" in page.inner_text("#verdict"), "where the suggested packet would go")
+        assert page.input_value("#fail") == link
 
 
 def _device(server: Web, a: str, b: str) -> str:

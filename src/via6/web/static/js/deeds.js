@@ -25,7 +25,7 @@ async function change(path, body) {
   for (const one of at("deeds").querySelectorAll("button")) one.disabled = false;
 }
 
-const button = (text, work) => h("button", { type: "button", onclick: work }, text);
+const button = (text, work, id = null) => h("button", { type: "button", id, onclick: work }, text);
 
 async function links() {
   const failures = (await ask("failures")).filter((one) => one.kind === "link");
@@ -42,7 +42,7 @@ async function links() {
     .append(
       panel(
         h("label", {}, "Link ", select),
-        h("div", { class: "fields buttons" }, button("Cut it", set("down")), " ", button("Mend it", set("up"))),
+        h("div", { class: "fields buttons" }, button("Cut it", set("down"), "deeds-cut"), " ", button("Mend it", set("up"), "deeds-mend")),
       ),
     );
 }

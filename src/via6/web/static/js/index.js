@@ -114,6 +114,7 @@ const handlers = {
     link.state = state;
     picture?.setLink(id, state);
     setState("links", id, state);
+    aboutAgain();
     tell("link", `${linkName(link)} is ${state}`, state === "up" ? true : state === "down" ? false : null);
     problems?.stale();
     path.again();
@@ -126,6 +127,7 @@ const handlers = {
     node.state = state;
     picture?.paintNode(node);
     setState("nodes", id, state);
+    aboutAgain();
     summarise(network);
     tell("node", `${nameOf(id)} is ${state}`, state === "up" ? true : state === "down" ? false : null);
     problems?.stale();
@@ -190,15 +192,32 @@ function about(what) {
   const lines = what.ids.slice(0, 4).map((id) => {
     const link = linkOf(id);
     const cost = link.cost === null ? "" : `, cost ${link.cost}`;
+    const deed = link.state === "down" ? "mend" : "cut"; // where the server lets it: see deeds.js
+    const may = [...(at("deeds-link")?.options ?? [])].some((one) => one.value === id);
+    const change = () => {
+      at("deeds-link").value = id;
+      at(`deeds-${deed}`).click();
+    };
     const text = `${linkName(link)}: ${link.state}, ${link.ipv4 ? "with IPv4 addresses" : "IPv6 only"}${cost} `;
     return h(
       "span",
       { class: "line" },
       text,
       h("button", { type: "button", class: "tiny", onclick: () => path.choose(id) }, "What if it fails?"),
+      may ? [" ", h("button", { type: "button", class: "tiny", onclick: change }, deed === "cut" ? "Cut it" : "Mend it")] : null,
     );
   });
   return place.replaceChildren(...lines);
+}
+
+// What is said of what is chosen, after it has changed; the keyboard stays where it is.
+function aboutAgain() {
+  const chosen = picture?.cy.$(":selected")[0];
+  if (!chosen) return;
+  const buttons = () => [...at("about").querySelectorAll("a, button")];
+  const held = buttons().indexOf(document.activeElement);
+  about(picture.described(chosen));
+  if (held >= 0) buttons()[held]?.focus();
 }
 
 const open = (id) => {

@@ -56,6 +56,7 @@ export class Path {
     at("fail-slider").value = Math.max(0, this.order.indexOf(fail));
     this.tellSlider();
     if (this.shown) this.show(false);
+    else if (fail && at("from").value && at("to").value) this.start();
   }
 
   step(by) {
