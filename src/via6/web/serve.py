@@ -22,6 +22,7 @@ _SILENT_S: Final = 20.0  # a connection on which nothing is asked
 _STUCK_MS: Final = 30_000  # octets that nobody takes
 _MOST_CONNECTIONS: Final = 1200
 _END_S: Final = 3
+_SWITCH_S: Final = 0.001  # Python's 5 ms are long for a page that asks while the doctor thinks
 
 
 def listener(host: str, port: int) -> socket.socket:
@@ -85,6 +86,7 @@ class _Server(uvicorn.Server):
 
 def serve(web: Web, sock: socket.socket, ready: Callable[[str], None]) -> None:
     """Serves until SIGINT or SIGTERM. `ready` is told the address. Raises Refusal."""
+    sys.setswitchinterval(_SWITCH_S)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(web, sock, ready))
 

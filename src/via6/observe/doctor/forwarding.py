@@ -137,11 +137,13 @@ def _next_hop_of_others(case: Case) -> dict[int, str]:
         held.setdefault(one.address, []).append(one.ifindex)
     own = own4(node)
     segments = Peers(case).segments
+    near = {index: segments.on((0, index)) for indexes in held.values() for index in indexes}
     found: dict[int, str] = {}
-    for at_other, other in enumerate(case.others, 1):
+    for at_other in sorted({place for ports in near.values() for place, _ in ports}):
+        other = case.others[at_other - 1]
         for use in uses(other):
             for index in held.get(use.hop.via or b"", ()):
-                if index in found or (at_other, use.hop.ifindex) not in segments.on((0, index)):
+                if index in found or (at_other, use.hop.ifindex) not in near[index]:
                     continue
                 foreign = (d for d in use.block.destinations if use.route.prefix.length < 32 or d not in own)
                 destination = next(foreign, None)
