@@ -6,7 +6,7 @@ export PYTHON
 # An ordinary user's PATH on Debian lacks the folders of bird and sysctl.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-BENCHES := bench/fib.py bench/babel.py bench/verify.py
+BENCHES := bench/fib.py bench/babel.py bench/verify.py bench/web.py
 
 .PHONY: help demo web test check bench soak fuzz install uninstall clean
 .NOTPARALLEL:
