@@ -258,6 +258,10 @@ def test_the_other_way_back(nets: Nets, tmp_path: Path) -> None:
         middle.route(f"{other.address}/32", other)
         other.route(f"{one.address}/32", one, src=other.address)
         middle.route(f"{one.address}/32", one)
+        for words in ((), ("--proto", "udp"), ("--port", "80")):  # the answer tells that much without any daemon
+            code, made, _ = one.trace(other.address, *words)
+            assert (code, made["asymmetric"]) == (0, True), made
+            assert made["back"]["hops"][-1]["in"] == "eth2"
         for node in (one, middle, other):
             node.via6()
         wait_until(lambda: None not in names(one.trace(other.address)[1]), timeout=10)
@@ -334,6 +338,8 @@ def test_nobody_runs_via6(nets: Nets, tmp_path: Path) -> None:
         assert (code, made["disposition"]) == (0, "ACCEPTED")
         assert names(made) == [first.net.name, None, None, None]
         assert made["hops"][0]["out"] == "eth1"
+        back = made["back"]["hops"]
+        assert [(hop["node"], hop["in"]) for hop in back] == [(None, None), (first.net.name, "eth1")]
         assert f"it is {link_local(nodes[1].net, 'eth0')} dev eth1" in made["hops"][1]["notes"][0]
         assert took < LONG
         text = first.text(last.address)
@@ -373,6 +379,7 @@ def test_without_rights(nets: Nets, tmp_path: Path) -> None:
             made = json.loads(done.stdout)
             assert (done.returncode, made["disposition"]) == (0, "ACCEPTED"), made
             assert [hop["icmp_source"] for hop in made["hops"]] == [None, "192.0.0.8", last.address]
+            assert made["back"]["hops"][-1]["in"] == "eth1"
             assert any("needs CAP_NET_RAW" in remark for remark in made["remarks"]) == bool(said)
 
 

@@ -196,6 +196,13 @@ def test_no_way_back() -> None:
     assert not is_good(trace, True)
 
 
+def test_a_way_back_that_nobody_knows_is_not_called_lost() -> None:
+    back = home("h", "r3", ends="UNKNOWN")
+    trace = made(probes=answers(1, "silent"), there=daemons("r1", "r2", "r3", "h"), back=back)
+    assert (trace.disposition, trace.hops[1].ends) == ("UNKNOWN", "UNKNOWN")
+    assert any("a packet filter at r2 or at r3, or something on the way back" in remark for remark in trace.remarks)
+
+
 def test_a_host_without_via6_on_the_last_link() -> None:
     there = daemons("r1", "r2", ends="DELIVERED_TO_SUBNET")
     there[-1] = replace(there[-1], out_device="lan")
@@ -237,6 +244,19 @@ def test_loops() -> None:
     assert alone.disposition == "LOOP"
     told = made(probes=answers(30, "round"), there=daemons("r1", "r2", "r3", "r2", ends="LOOP", why="r2 came before"))
     assert (told.disposition, len(told.hops)) == ("LOOP", 4)
+
+
+def test_a_router_that_answers_again_and_again() -> None:
+    """Its neighbour in the loop is silent, so the probe that was to arrive has no answer either."""
+    one = parse_address("10.9.1.1")
+    probes = [Answer(1, "hop", parse_address("10.9.2.1"), 1.0, 11)]
+    probes += [Answer(ttl, "hop", one, 1.0, 11) if ttl % 2 == 0 else Answer(ttl) for ttl in range(2, 31)]
+    trace = made(probes=[*probes, Answer(64)])
+    assert (trace.disposition, len(trace.hops), trace.hops[4].why) == (
+        "LOOP", 5, "it is hop 2 again: the packet goes round",
+    )  # fmt: skip
+    behind_nat = [Answer(ttl, "hop", one, 1.0, 11) for ttl in range(1, 6)] + [Answer(ttl) for ttl in range(6, 14)]
+    assert made(probes=[*behind_nat, Answer(64)]).disposition == "UNKNOWN"
 
 
 def test_the_probes_are_right() -> None:
@@ -346,6 +366,10 @@ def test_a_refusal_in_the_name_of_another() -> None:
     assert any(
         "a packet filter there in the name of 10.0.3.10?" in r for r in merge(flow, FIRST, probes, there, ()).remarks
     )
+    # The way back is a shorter one, as daemons say, or as the link by which the answer came in shows.
+    assert merge(flow, FIRST, probes, there, home("h", "r2", "r1")).remarks == ("the ways differ: r3 only there",)
+    aside = [*probes[:2], *(replace(one, device="eth9") for one in probes[2:])]
+    assert not any("in the name" in r for r in merge(flow, FIRST, aside, there, ()).remarks)
     probes[2:] = [replace(one, code=0x12) for one in probes[2:]]
     assert merge(flow, FIRST, probes, there, ()).remarks == (), "a connection that is taken"
 
@@ -372,6 +396,54 @@ def test_the_way_back_from_the_last_node_that_speaks() -> None:
     assert (trace.disposition, trace.back.disposition) == ("UNKNOWN", "NULL_ROUTED")
     assert any("an answer is lost on its way" in remark for remark in trace.remarks)
     assert not is_good(trace, True)
+
+
+def by(device: str, probes: Sequence[Answer]) -> list[Answer]:
+    """The answer of the destination came in there."""
+    return [replace(one, device=device) if one.kind == "reached" else one for one in probes]
+
+
+def test_where_the_answer_came_in() -> None:
+    """It is known without any daemon, and it is right whatever daemons say."""
+    alone = made(probes=by("eth2", answers(3)))
+    assert alone.back is not None
+    told = [(hop.node, hop.in_device, hop.ends) for hop in alone.back.hops]
+    assert told == [("", "", ""), ("r1", "eth2", "ACCEPTED")]
+    assert not alone.asymmetric
+    alone = made(probes=by("eth3", answers(3)))
+    assert (alone.asymmetric, alone.remarks[0]) == (
+        True, "the answer came in by eth3, and the packet left by eth2: another way",
+    )  # fmt: skip
+    there, back = daemons("r1", "r2", "h"), home("h", "r2", "r1")
+    trace = made(probes=by("eth2", answers(2)), there=there, back=back)
+    assert (trace.asymmetric, trace.remarks, trace.back and trace.back.remarks) == (False, (), ())
+    trace = made(probes=by("eth3", answers(2)), there=there, back=back)
+    assert trace.back is not None
+    assert trace.back.hops[-1].in_device == "eth3"
+    assert trace.back.remarks == ("the answer came in by eth3, daemons say eth2: it changed, or another way is used",)
+
+
+def test_a_way_back_from_the_last_node_that_speaks_is_refuted_by_the_answer() -> None:
+    chain = daemons("r1", "r2", ends="UNKNOWN", why="no via6 runs at next hop fe80::2 on eth2")
+    back = [replace(hop, in_device="eth2") for hop in home("r2", "r1")]
+    for presumed in (back, [replace(back[0], ends="UNKNOWN")]):
+        good = made(probes=by("eth2", answers(4)), there=chain, back=presumed).back
+        assert good is not None
+        assert [(hop.node, hop.in_device) for hop in good.hops] == [("", ""), ("r2", "eth2"), ("r1", "eth2")]
+        assert good.hops[-1].ends == "ACCEPTED"
+        trace = made(probes=by("eth3", answers(4)), there=chain, back=presumed)
+        assert trace.back is not None
+        assert [(hop.node, hop.in_device) for hop in trace.back.hops] == [("", ""), ("r1", "eth3")]
+        assert trace.asymmetric
+        near = [replace(one, ttl_back=63) if one.kind == "reached" else one for one in answers(4)]
+        trace = made(probes=near, there=chain, back=presumed)
+        assert trace.back is not None
+        assert [hop.node for hop in trace.back.hops] == (["", "r2", "r1"] if len(presumed) == 2 else ["", "r2"])
+        near = [replace(one, ttl_back=64) if one.kind == "reached" else one for one in answers(4)]
+        trace = made(probes=near, there=chain, back=presumed)
+        assert trace.back is not None
+        assert (trace.back.hops, len(trace.back.remarks)) == ((), 1)
+        assert "Its TTL of 64 lets expect 1 hop, 4 there" in trace.back.remarks[0]
 
 
 def test_hops_behind_the_end_are_told_as_such() -> None:

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Final
 
 from via6.cli.main import add_output_options
 from via6.errors import OK, TROUBLE, USAGE, Refusal
-from via6.observe.trace.merge import GOOD, merge, no_address
-from via6.observe.trace.model import ICMP, TABLE, TCP, UDP, Flow, Hop, Trace
+from via6.observe.trace.merge import merge, no_address
+from via6.observe.trace.model import GOOD, ICMP, TABLE, TCP, UDP, Flow, Hop, Trace
 from via6.prefix import Address, PrefixError, format_address, is_multicast, parse_address
 
 if TYPE_CHECKING:

@@ -8,8 +8,10 @@ once to one address, then one a second), so one behind which others answer is wa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -219,7 +221,7 @@ class Prober:
                 self.slowest_s = max(self.slowest_s, min(rtt, 1.0))
                 hop.answer = Answer(
                     ttl, heard.kind, heard.source, rtt * 1000, heard.type, heard.code, heard.mtu, heard.ttl,
-                    heard.extensions,
+                    heard.extensions, device=_name(heard.ifindex),
                 )  # fmt: skip
                 if heard.kind == REACHED and 0 < heard.left < ttl:
                     self._arrived_after(ttl - heard.left + 1, hop.answer)
@@ -238,3 +240,9 @@ class Prober:
             hop = self.hops.get(ttl, _Hop(refused=refused))
             found.append(hop.answer or Answer(ttl, refused=hop.refused))
         return found
+
+
+def _name(ifindex: int) -> str:
+    with contextlib.suppress(OSError):  # it may be gone
+        return socket.if_indextoname(ifindex) if ifindex else ""
+    return ""

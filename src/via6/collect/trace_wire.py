@@ -70,6 +70,7 @@ def _prepared(sock: socket.socket) -> socket.socket:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     return sock
 
 
@@ -110,6 +111,19 @@ def _time_of(ancillary: list[tuple[int, int, bytes]]) -> float:
     return time.time()
 
 
+def _device_of(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """Where it came in, its ifindex (struct in_pktinfo); 0: not known."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO) and len(data) == 12:
+            return int(struct.unpack_from("=i", data)[0])
+    return 0
+
+
+def _heard(ancillary: list[tuple[int, int, bytes]], found: Heard) -> tuple[float, Heard]:
+    """(when it came, what it says) with what the kernel says of it."""
+    return _time_of(ancillary), replace(found, ifindex=_device_of(ancillary))
+
+
 def _send(sock: socket.socket, data: bytes, flow: Flow, ttl: int, oif: int, port: int) -> None:
     """One packet with this TTL."""
     options: list[tuple[int, int, bytes]] = [(socket.IPPROTO_IP, socket.IP_TTL, struct.pack("=i", ttl))]
@@ -132,7 +146,7 @@ def _read(sock: socket.socket, flow: Flow, ident: int, base: int) -> Iterator[tu
             return
         found = hear(data, flow, ident, base)
         if found is not None:
-            yield _time_of(ancillary), found
+            yield _heard(ancillary, found)
 
 
 def _read_errors(sock: socket.socket, flow: Flow) -> Iterator[tuple[float, Heard]]:
@@ -143,7 +157,7 @@ def _read_errors(sock: socket.socket, flow: Flow) -> Iterator[tuple[float, Heard
             return
         found = _queued(data, ancillary, flow)
         if found is not None:
-            yield _time_of(ancillary), found
+            yield _heard(ancillary, found)
 
 
 def _queued(data: bytes, ancillary: list[tuple[int, int, bytes]], flow: Flow) -> Heard | None:
@@ -219,7 +233,7 @@ class _Ping:
                 continue  # an error that the queue told, too
             if len(data) >= 8 and data[0] == 0 and sender[0] == format_address(self.flow.destination):
                 number = int.from_bytes(data[6:8], "big")
-                yield _time_of(ancillary), Heard(number, REACHED, self.flow.destination)
+                yield _heard(ancillary, Heard(number, REACHED, self.flow.destination))
 
 
 class _Udp:
@@ -259,7 +273,8 @@ class _Udp:
             # A program that listens there and answers; an echo says to which probe, anything else to the last.
             if sender == (format_address(self.flow.destination), self.flow.dport):
                 number = number_of_data(data, self.flow)
-                yield _time_of(ancillary), Heard(MOST if number is None else number, REACHED, self.flow.destination)
+                number = MOST if number is None else number
+                yield _heard(ancillary, Heard(number, REACHED, self.flow.destination))
 
 
 class _Tcp:

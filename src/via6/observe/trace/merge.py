@@ -9,24 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 from via6.observe.packet import TIME_EXCEEDED, UNREACHABLE
-from via6.observe.trace.model import PROBE, TCP, UDP, Flow, Hop, Trace
+from via6.observe.trace.back import Seen, compare, distance, ends_of, way_back
+from via6.observe.trace.model import GOOD, PROBE, TCP, UDP, Flow, Hop, Trace
 from via6.observe.trace.node import NOBODY
 from via6.observe.trace.probe import DUMMY, HOP, REACHED, ROLE_IN, ROLE_OUT, RST, SILENT, UNREACHABLE_KIND, Answer
-from via6.prefix import format_address
-
-GOOD: Final = frozenset({"ACCEPTED", "DELIVERED_TO_SUBNET", "EXITS_NETWORK"})
-NO_VIA6_BACK: Final = "the way back is not known: no via6 answers at the far end"
+from via6.prefix import Address, format_address
 
 _BY_CODE: Final = {0: "NO_ROUTE", 6: "NO_ROUTE", 7: "NO_ROUTE", 1: "NEIGHBOR_UNREACHABLE"}
 """Destination unreachable; the codes that are not here say that a node discards it."""
 _NOT_PERMITTED: Final = "Operation not permitted"
 _NO_ANSWER: Final = "no answer to the probes: lost, filtered, or rationed"
 _NOT_THERE: Final = "the packet does not come here: its tables would send it on"
-_FIRST_TTLS: Final = (64, 128, 255)
 _NEAR: Final = 8
+_ROUNDS: Final = 3
 
 
 def no_address(node: str) -> str:
@@ -35,12 +34,6 @@ def no_address(node: str) -> str:
         f"{node} has no IPv4 address to send from, so nobody can answer it. `[node] address` in via6.toml gives it one;"
         " `--from ADDRESS` follows another's packets through it"
     )
-
-
-def differing(only_there: Sequence[str], only_back: Sequence[str]) -> str:
-    """How the two ways differ, by their nodes."""
-    ways = (only_there, "there"), (only_back, "back")
-    return "the ways differ: " + ", ".join(" ".join(names) + f" only {way}" for names, way in ways if names)
 
 
 def merge(
@@ -64,7 +57,6 @@ class _Merge:
         # A way back that is this node alone was made up for a packet that left for nobody who is asked.
         self.back = list(back) if len(back) > 1 or len(there) != 1 else []
         self.remarks = list(remarks)
-        self.lost = ""
         self.reached = self._reached()
         self._nearer()
         self.stopped = self._stopped()
@@ -77,13 +69,17 @@ class _Merge:
             self.hops.append(self._hop(number))
 
     def trace(self) -> Trace:
-        disposition = self.lost = self._disposition()
+        disposition = self._disposition()
         self.hops = _without_ends(self.hops, disposition)
         self._beyond(disposition)
-        back = self._way_back()
+        partly = bool(self.there) and self.there[-1].ends == "UNKNOWN"
+        counted = self.reached is not None and self.reached.ttl in self.answers
+        seen = Seen(self.flow, self.hops, self.back, self.reached, counted, partly, disposition)
+        back = way_back(seen)
         self._narrow("there", self.hops)
         self._narrow("back", back.hops if back is not None else ())
-        asymmetric = self._compare(back)
+        asymmetric, said = compare(seen, back)
+        self.remarks += said
         return Trace(self.flow, tuple(self.hops), disposition, back, asymmetric, tuple(dict.fromkeys(self.remarks)))
 
     # --- hops ------------------------------------------------------------------------------------------------------
@@ -198,6 +194,10 @@ class _Merge:
             return self._refused(self.stopped, claim)
         if claim is not None and claim[1].ends not in GOOD and claim[1].ends != "UNKNOWN":
             return self._claimed_bad(*claim)
+        if again := self._again():
+            first, number = again
+            del self.hops[number + 1 :]
+            return self._end(number, "LOOP", f"it is hop {first} again: the packet goes round")
         if self.far is not None and self.far.kind == HOP and self.far.type == TIME_EXCEEDED:
             self.remarks.append(f"the probe with hop limit {self.far.ttl} used it up: it goes round")
             return self._end(len(self.hops) - 1, "LOOP", "it goes round until its hop limit is used up")
@@ -205,13 +205,25 @@ class _Merge:
             return self._silent(*claim)
         if self.far is None:
             return claim[1].ends if claim else "UNKNOWN"
-        if _way_back_ends(self.back) not in ("", "UNKNOWN", *GOOD):
+        if ends_of(self.back) not in ("", "UNKNOWN", *GOOD):
             self.remarks.append("whether it arrives or not, an answer is lost on its way: see the way back")
         last = min(max(self.answered, len(self.there) - 1), len(self.hops) - 1)
         why = f"nothing answers behind {self._name(last)}"
         if claim is not None and claim[0] == last and claim[1].why:
             why = f"{why}; {claim[1].why}"
         return self._end(last, "UNKNOWN", why)
+
+    def _again(self) -> tuple[int, int] | None:
+        """The first two hops of a router that has answered three times or more: a packet that goes round comes by again
+        and again. Not one behind the other: so does a NAT that puts its own address for all behind it."""
+        seen: dict[Address, list[int]] = {}
+        for ttl, answer in self.answers.items():
+            if answer.kind == HOP and answer.source and answer.source != DUMMY:
+                seen.setdefault(answer.source, []).append(ttl)
+        for ttls in seen.values():
+            if len(ttls) >= _ROUNDS and all(later - one > 1 for one, later in pairwise(ttls)):
+                return ttls[0], ttls[1]
+        return None
 
     def _arrived(self, claim: tuple[int, Hop] | None) -> str:
         assert self.reached is not None
@@ -250,7 +262,9 @@ class _Merge:
         before = self.answers.get(told.ttl - 1) if told is not None else None
         if told is None or before is None or before.kind != HOP or self.flow.proto != TCP or not told.code & RST:
             return
-        if 0 < told.ttl_back == before.ttl_back:
+        way = self.back if self.there and self.there[-1].ends == "ACCEPTED" and ends_of(self.back) == "ACCEPTED" else ()
+        near = 0 < told.ttl_back == before.ttl_back and told.device == before.device
+        if distance(told.ttl_back) < len(way) - 1 if way else near:
             name = self._name(before.ttl)
             self.remarks.append(
                 f"the refusal comes from as far away as {name} by its TTL: a packet filter there in the name of"
@@ -283,7 +297,7 @@ class _Merge:
             number = claim[0]
         else:
             last = self.answers.get(self.answered)
-            near, far = _distance(last.ttl_back if last else 64), _distance(self.stopped.ttl_back)
+            near, far = distance(last.ttl_back if last else 64), distance(self.stopped.ttl_back)
             same = last is not None and last.source == self.stopped.source != DUMMY
             number = self.answered + (far - near if 0 <= far - near <= _NEAR and near and far else 0 if same else 1)
         while len(self.hops) <= number:
@@ -309,9 +323,11 @@ class _Merge:
         """It should arrive, by what daemons and tables say; no answer came back."""
         if self.far is None:
             return hop.ends
-        ends = _way_back_ends(self.back)
-        if ends and ends not in GOOD:
-            self.remarks.append("the destination does not answer, for its answer does not come back: see the way back")
+        if ends_of(self.back) not in ("", "UNKNOWN", *GOOD):
+            self.remarks.append(
+                "the destination does not answer, for its answer does not come back: see the way back. That the packet"
+                " arrives is what the tables say"
+            )
             return hop.ends
         if self.answered >= number and hop.ends != "ACCEPTED":
             last = len(self.hops) - 1
@@ -325,99 +341,14 @@ class _Merge:
             return self._end(number, "UNKNOWN", f"{why} {hop.node or 'there'}")
         reach = self._name(self.answered) if self.answered else "this node"
         why = f"by the tables of all nodes it arrives, yet nothing answers behind {reach}"
-        self.remarks.append(f"{why}: a packet filter at {reach} or at {self._name(min(self.answered + 1, number))}?")
+        where = f"at {reach} or at {self._name(min(self.answered + 1, number))}"
+        other = "" if ends_of(self.back) in GOOD else ", or something on the way back, which is not known"
+        self.remarks.append(f"{why}: a packet filter {where}{other}?")
         return self._end(min(self.answered, len(self.hops) - 1), "UNKNOWN", why)
 
     def _end(self, number: int, disposition: str, why: str) -> str:
         self.hops[number] = replace(self.hops[number], ends=disposition, why=why)
         return disposition
-
-    # --- the way back ----------------------------------------------------------------------------------------------
-
-    def _way_back(self) -> Trace | None:
-        if self.flow.source is None:
-            return None
-        ends = _way_back_ends(self.back)
-        hops, remarks = list(self.back), [] if self.back else [self._nobody_knows()]
-        partly = bool(self.back) and bool(self.there) and self.there[-1].ends == "UNKNOWN"
-        if self.reached is not None:
-            hops, remarks = self._came_back(ends)
-        elif partly and ends in GOOD:  # so far it is good; what lies before decides as well
-            hops[-1] = replace(hops[-1], ends="")
-            ends = "UNKNOWN"
-        if partly:
-            name, device = self.back[0].node, self.back[0].in_device
-            who = format_address(self.flow.destination)
-            hops.insert(0, Hop(notes=(f"{who}, and what lies between it and {name}: not known",)))
-            remarks.insert(0, f"from {name} on this holds for an answer that comes in by {device}" + self._expected())
-        disposition = "ACCEPTED" if self.reached is not None else ends or "UNKNOWN"
-        return Trace(self.flow.back(), tuple(hops), disposition, remarks=tuple(remarks))
-
-    def _came_back(self, ends: str) -> tuple[list[Hop], list[str]]:
-        """The way back of an answer that has come: whatever daemons say, it did."""
-        hops, remarks = list(self.back), [] if self.back else [self._nobody_knows()]
-        if ends not in ("", "ACCEPTED", "UNKNOWN") and ends not in GOOD:
-            name = hops[-1].node or "its last node"
-            remarks.append(f"{name} says {ends}, yet an answer came back: by another way, or it changed meanwhile")
-            hops[-1] = replace(hops[-1], ends="", notes=(*hops[-1].notes, f"contradicted: it says {ends}"))
-        elif hops and ends != "ACCEPTED":
-            remarks.append("an answer came back: the way goes on, by nodes that are not known")
-            if ends == "UNKNOWN":
-                hops[-1] = replace(hops[-1], ends="")
-        return hops, remarks
-
-    def _nobody_knows(self) -> str:
-        if self.reached is None:
-            return (
-                NO_VIA6_BACK if self.lost in (*GOOD, "UNKNOWN") else "the packet does not arrive, so nobody answers it"
-            )
-        words = "an answer came back; which way is not known: no via6 answers at the far end"
-        return words + self._expected()
-
-    def _expected(self) -> str:
-        """How many hops there are on the way back, by the TTL of the answer."""
-        count = _distance(self.reached.ttl_back) if self.reached is not None else 0
-        if self.reached is None or not count:
-            return ""
-        words = f". Its TTL of {self.reached.ttl_back} lets expect {count} hop{'s' * (count > 1)}"
-        return words if self.reached.ttl not in self.answers else f"{words}, {self.reached.ttl} there"
-
-    def _compare(self, back: Trace | None) -> bool:
-        """True if the way back passes other nodes, as far as both are known."""
-        if back is None or not back.hops or len(self.hops) < 2:
-            return False
-        there, home = [h.node for h in self.hops], [h.node for h in reversed(back.hops)]
-        if self.hops[0].in_device and there[0] in home:  # it came from elsewhere: what lies before is not followed
-            home = home[home.index(there[0]) :]
-        if any(len(set(filter(None, names))) < len(list(filter(None, names))) for names in (there, home)):
-            return False  # nodes of one name: who is who?
-        whole = all(there) or (all(there[:-1]) and self.hops[-1].ends == "ACCEPTED")
-        home_whole = all(home) and back.hops[-1].ends == "ACCEPTED"
-        only_there = [name for name in there if name and name not in home] if home_whole else []
-        only_back = [name for name in home if name and name not in there] if whole else []
-        if not only_there and not only_back:
-            self._links(back)
-            return False
-        words = [
-            f"{' '.join(names)} only {way}" for names, way in ((only_there, "there"), (only_back, "back")) if names
-        ]
-        self.remarks.append(f"the ways differ: {', '.join(words)}")
-        return True
-
-    def _links(self, back: Trace) -> None:
-        """Nodes alike, but not the links between them."""
-        out = {hop.node: hop.out_device for hop in self.hops if hop.node}
-        differ = [
-            h.node for h in back.hops if h.node in out and h.in_device and out[h.node] and out[h.node] != h.in_device
-        ]
-        if differ:
-            self.remarks.append(f"the way back comes by another link at {', '.join(differ)}")
-
-
-def _distance(ttl: int) -> int:
-    """How many links an answer has passed, by its TTL; 0: not known."""
-    first = next((one for one in _FIRST_TTLS if one >= ttl), 0)
-    return first - ttl + 1 if ttl and first else 0
 
 
 def _both(table: Hop, daemon: Hop | None) -> Hop:
@@ -459,10 +390,6 @@ def _with_answer(hop: Hop, answer: Answer) -> Hop:
         out_device=hop.out_device or leaves, rtt_ms=answer.rtt_ms, icmp_source=answer.source,
         mtu=answer.mtu or hop.mtu or (into.mtu if into else 0), seen=hop.seen | {PROBE}, notes=tuple(notes),
     )  # fmt: skip
-
-
-def _way_back_ends(back: Sequence[Hop]) -> str:
-    return back[-1].ends or "UNKNOWN" if back else ""
 
 
 def _without_ends(hops: Sequence[Hop], disposition: str) -> list[Hop]:

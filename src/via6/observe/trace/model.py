@@ -31,6 +31,7 @@ DISPOSITIONS: Final = (
     "UNKNOWN",
 )
 """How a trace ends. LOOP: a node came twice. UNKNOWN: the trail is lost, and nobody said that the packet is."""
+GOOD: Final = frozenset({"ACCEPTED", "DELIVERED_TO_SUBNET", "EXITS_NETWORK"})
 
 
 @dataclass(frozen=True, slots=True)

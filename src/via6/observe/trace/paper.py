@@ -14,7 +14,8 @@ from via6.model import TABLE_LOCAL, TABLE_MAIN, Route, RouteBlock, RouteTable
 from via6.observe import show
 from via6.observe.names import Names
 from via6.observe.node import Node
-from via6.observe.trace.merge import differing, no_address
+from via6.observe.trace.back import differing
+from via6.observe.trace.merge import no_address
 from via6.observe.trace.model import TABLE, Flow, Hop, Trace
 from via6.observe.verify import words
 from via6.observe.verify.network import Network

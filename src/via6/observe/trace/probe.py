@@ -106,7 +106,7 @@ NOTHING: Final = Extensions()
 @dataclass(frozen=True, slots=True)
 class Heard:
     """An answer to probe `number`: what `kind` of one, from where, and its TTL on arrival (0: not known). `left` is
-    the TTL that the probe still had where an error speaks of it (0: not known)."""
+    the TTL that the probe still had where an error speaks of it, `ifindex` where the answer came in (0: not known)."""
 
     number: int
     kind: str
@@ -117,11 +117,13 @@ class Heard:
     ttl: int = 0
     extensions: Extensions = NOTHING
     left: int = 0
+    ifindex: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of the probes with one TTL. `refused` is what the own kernel said when it would not send."""
+    """What became of the probes with one TTL. `refused` is what the own kernel said when it would not send, `device`
+    where the answer came in."""
 
     ttl: int
     kind: str = SILENT
@@ -133,6 +135,7 @@ class Answer:
     ttl_back: int = 0
     extensions: Extensions = NOTHING
     refused: str = ""
+    device: str = ""
 
     @property
     def words(self) -> str:

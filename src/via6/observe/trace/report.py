@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from via6.observe.trace.merge import GOOD
-from via6.observe.trace.model import TCP, UDP, Flow, Hop, Trace
+from via6.observe.trace.model import GOOD, TCP, UDP, Flow, Hop, Trace
 from via6.observe.trace.probe import DUMMY
 from via6.prefix import Address, format_address
 
