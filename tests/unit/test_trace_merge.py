@@ -124,10 +124,12 @@ def test_the_chain_of_daemons_ends_at_a_stranger_and_probes_go_on() -> None:
 
 def test_extensions_name_a_hop() -> None:
     probes = answers(2)
-    told = Extensions((Interface(0, 3, None, "ge-0/0/1", 9000), Interface(2, 7)), "core1", via(9))
+    told = Extensions((Interface(0, 3, None, "ge-0/0/1", 9000), Interface(2, 7, mtu=1400), Interface(3, 0, via(8))),
+                      "core1", via(9))  # fmt: skip
     probes[0] = replace(probes[0], extensions=told)
     hop = made(probes=probes).hops[1]
-    assert (hop.node, hop.in_device, hop.out_device, hop.mtu) == ("core1", "ge-0/0/1", "if7", 9000)
+    assert (hop.node, hop.in_device, hop.out_device, hop.mtu) == ("core1", "ge-0/0/1", "if7", 1400)
+    assert hop.next_hop == via(8)
     assert "its address is fe80::9" in hop.notes
     known = made(probes=probes, there=daemons("r1", "r2", "h")).hops[1]
     assert (known.node, known.in_device) == ("r2", "eth1")

@@ -16,7 +16,18 @@ from via6.observe.packet import TIME_EXCEEDED, UNREACHABLE
 from via6.observe.trace.back import Seen, compare, distance, ends_of, way_back
 from via6.observe.trace.model import GOOD, PROBE, TCP, UDP, Flow, Hop, Trace
 from via6.observe.trace.node import NOBODY
-from via6.observe.trace.probe import DUMMY, HOP, REACHED, ROLE_IN, ROLE_OUT, RST, SILENT, UNREACHABLE_KIND, Answer
+from via6.observe.trace.probe import (
+    DUMMY,
+    HOP,
+    REACHED,
+    ROLE_IN,
+    ROLE_NEXT_HOP,
+    ROLE_OUT,
+    RST,
+    SILENT,
+    UNREACHABLE_KIND,
+    Answer,
+)
 from via6.prefix import Address, format_address
 
 _BY_CODE: Final = {0: "NO_ROUTE", 6: "NO_ROUTE", 7: "NO_ROUTE", 1: "NEIGHBOR_UNREACHABLE"}
@@ -375,7 +386,7 @@ def _with_answer(hop: Hop, answer: Answer) -> Hop:
         said = (answer.refused,) if answer.refused else (_NO_ANSWER,)
         return replace(hop, notes=(*hop.notes, *said))
     told = answer.extensions
-    into, out = told.interface(ROLE_IN), told.interface(ROLE_OUT)
+    into, out, following = (told.interface(role) for role in (ROLE_IN, ROLE_OUT, ROLE_NEXT_HOP))
     notes = list(hop.notes)
     if told.node_name and hop.node and told.node_name != hop.node:
         notes.append(f"it calls itself {told.node_name} in ICMP")
@@ -388,7 +399,8 @@ def _with_answer(hop: Hop, answer: Answer) -> Hop:
     return replace(
         hop, node=hop.node or told.node_name, in_device=hop.in_device or device,
         out_device=hop.out_device or leaves, rtt_ms=answer.rtt_ms, icmp_source=answer.source,
-        mtu=answer.mtu or hop.mtu or (into.mtu if into else 0), seen=hop.seen | {PROBE}, notes=tuple(notes),
+        next_hop=hop.next_hop or (following.address if following else None),
+        mtu=answer.mtu or hop.mtu or (out.mtu if out else 0), seen=hop.seen | {PROBE}, notes=tuple(notes),
     )  # fmt: skip
 
 

@@ -277,7 +277,8 @@ def split_error(data: bytes) -> tuple[bytes, Extensions]:
 
 
 def parse_extensions(data: bytes) -> tuple[Extensions, Problems]:
-    """An extension structure (RFC 4884 7): a header and objects. What is behind a damaged object is not read."""
+    """An extension structure (RFC 4884 7): a header and objects. Behind an object of wrong size nothing is read, and in
+    an object nothing behind a value that cannot be read."""
     if len(data) < 4:
         return NOTHING, (f"{len(data)} octets are too few for an extension header",)
     if data[0] >> 4 != 2:
@@ -295,17 +296,15 @@ def parse_extensions(data: bytes) -> tuple[Extensions, Problems]:
             break
         body = data[at + 4 : at + length]
         if kind == _CLASS_INTERFACE:
-            found = _interface(ctype, body)
-            if found is None:
-                problems.append("interface object cannot be read")
-            else:
-                interfaces.append(found)
+            one, whole = _interface(ctype, body)
+            interfaces += [one] if whole or one != Interface(one.role) else []
         elif kind == _CLASS_NODE:
-            told = _node(ctype, body)
-            if told is None:
-                problems.append("node object cannot be read")
-            else:
-                address, name = told[0] or address, told[1] or name
+            told, whole = _node(ctype, body)
+            address, name = told[0] or address, told[1] or name
+        else:
+            whole = True
+        if not whole:
+            problems.append(f"{'interface' if kind == _CLASS_INTERFACE else 'node'} object cannot be read to its end")
         at += length
     return Extensions(tuple(interfaces), name, address), tuple(problems)
 
@@ -337,33 +336,40 @@ class _Body:
 
     def name(self) -> str:
         """A length octet that counts itself, then UTF-8, padded to words with zeros; what would upset a terminal is
-        taken out."""
+        taken out. One that is longer than allowed is passed over."""
         size = self.data[0] if self.data else 0
-        if not 0 < size <= _LONGEST_NAME:
+        if not size:
             raise _Short
         text = self.take(size)[1:].rstrip(b"\0").decode("utf-8", "replace")
         self.data = self.data[-size % 4 :]
-        return "".join(letter if letter.isprintable() else "?" for letter in text)
+        return "".join(letter if letter.isprintable() else "?" for letter in text) if size <= _LONGEST_NAME else ""
 
 
-def _interface(ctype: int, body: bytes) -> Interface | None:
-    rest = _Body(body)
+def _interface(ctype: int, body: bytes) -> tuple[Interface, bool]:
+    """(what is said before something that cannot be read, whether that was all)"""
+    rest, found = _Body(body), Interface(ctype >> 6)
     try:
-        return Interface(
-            role=ctype >> 6,
-            ifindex=rest.number() if ctype & _HAS_IFINDEX else 0,
-            address=rest.address() if ctype & _HAS_ADDRESS else None,
-            name=rest.name() if ctype & _HAS_NAME else "",
-            mtu=rest.number() if ctype & _HAS_MTU else 0,
-        )
+        if ctype & _HAS_IFINDEX:
+            found = replace(found, ifindex=rest.number())
+        if ctype & _HAS_ADDRESS:
+            found = replace(found, address=rest.address())
+        if ctype & _HAS_NAME:
+            found = replace(found, name=rest.name())
+        if ctype & _HAS_MTU:
+            found = replace(found, mtu=rest.number())
     except _Short:
-        return None
+        return found, False
+    return found, True
 
 
-def _node(ctype: int, body: bytes) -> tuple[Address | None, str] | None:
-    rest = _Body(body)
+def _node(ctype: int, body: bytes) -> tuple[tuple[Address | None, str], bool]:
+    """(address and name as far as they can be read, whether that was all)"""
+    rest, address, name = _Body(body), None, ""
     try:
-        address = rest.address() if ctype & _HAS_ADDRESS else None
-        return address, rest.name() if ctype & _HAS_NAME else ""
+        if ctype & _HAS_ADDRESS:
+            address = rest.address()
+        if ctype & _HAS_NAME:
+            name = rest.name()
     except _Short:
-        return None
+        return (address, name), False
+    return (address, name), True
