@@ -382,6 +382,25 @@ def test_fix_asks_and_undo_takes_back(line: Line, tmp_path: Path) -> None:
     assert (code, "is left to take back" in err) == (1, True)
 
 
+def test_other_interfaces_keep_their_filter(line: Line, tmp_path: Path) -> None:
+    """The filter of `all` guards the way to the Internet as well: lifted elsewhere, it stays there."""
+    one_way_round(line)
+    r1 = line["r1"]
+    batch(r1, "link add wan type veth peer name naw", "link set naw up", "link set wan up",
+          "addr add 198.51.100.2/24 dev wan")  # fmt: skip
+    r1.sysctl("net/ipv4/conf/all/rp_filter", 1)
+    assert roots(line.look("r1")) == {"rp-filter-strict"}
+    assert via6_doctor(r1, tmp_path, "--fix", "--yes")[0] == 0
+
+    def level(dev: str) -> str:
+        return r1.run("cat", f"/proc/sys/net/ipv4/conf/{dev}/rp_filter").stdout.strip()
+
+    assert [level(dev) for dev in ("all", "east", "direct", "wan", "lan")] == ["0", "0", "0", "1", "1"]
+    assert line.ping()
+    assert via6_doctor(r1, tmp_path, "--undo")[0] == 0
+    assert [level(dev) for dev in ("all", "east", "direct", "wan", "lan")] == ["1", "0", "0", "0", "0"]
+
+
 def test_an_interface_of_another_life_is_left_alone(line: Line, tmp_path: Path) -> None:
     r2 = line["r2"]
     r2.sysctl("net/ipv4/conf/west/forwarding", 0)

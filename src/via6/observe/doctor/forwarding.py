@@ -161,16 +161,11 @@ def rp_filter_strict(case: Case) -> Iterator[Finding]:
     node = case.node
     if not has_read(node, "sysctls", "routes4"):
         return
-    for link in links_of(node, via6_devices(node) | subnets(node).keys()):
-        if not link.up or not is_strict(node, link):
-            continue
-        lost = _lost(case, link)
-        seen = lost or _may_come_by(case, link)
-        if not seen:
-            continue
+    strict = list(_strict(case))
+    for link, lost, seen in strict:
         paths = [f"net/ipv4/conf/{dev}/rp_filter" for dev in ("all", link.name)]
         level = rp_filter(node, link.name)
-        remedy, fixes = set_sysctls({path: 0 for path in paths if node.sysctls.get(path)})
+        remedy, fixes = set_sysctls(_lifted(node, [link.name], [one.name for one, _, _ in strict]))
         loose = () if level == 1 else (f"{link.name} has no IPv4 address: 2 is as strict as 1 there",)
         yield Finding(
             "rp-filter-strict",
@@ -183,6 +178,32 @@ def rp_filter_strict(case: Case) -> Iterator[Finding]:
             fixes=fixes,
             places=at(node, link.name),
         )
+
+
+def _strict(case: Case) -> Iterator[tuple[Link, str, str]]:
+    """(an interface with a strict filter, what tells that packets are dropped there now, that or that they may be)."""
+    node = case.node
+    for link in links_of(node, via6_devices(node) | subnets(node).keys()):
+        if link.up and is_strict(node, link):
+            lost = _lost(case, link)
+            seen = lost or _may_come_by(case, link)
+            if seen:
+                yield link, lost, seen
+
+
+def _lifted(node: Node, devices: Iterable[str], lifted: Iterable[str]) -> dict[str, int]:
+    """The values that take the filter off these interfaces and leave it as it is on all but those that lose it too
+    (`lifted`, and those to IPv6 next hops): one that hung on `all` is set on the interface, such as the one to the
+    Internet."""
+    level = of_dev(node, 4, "all", "rp_filter") or 0
+    paths = [f"net/ipv4/conf/{dev}/rp_filter" for dev in ("all", *devices)]
+    values = {path: 0 for path in paths if node.sysctls.get(path)}
+    others = {*devices, *lifted, *(link.name for link in links_of(node, via6_devices(node)))}
+    for link in node.kernel.links if level else ():
+        own = of_dev(node, 4, link.name, "rp_filter")
+        if not link.loopback and link.name not in others and own is not None and own < level:
+            values[f"net/ipv4/conf/{link.name}/rp_filter"] = level
+    return values
 
 
 def _lost(case: Case, link: Link) -> str:
@@ -239,7 +260,6 @@ def rp_filter_dummy(case: Case) -> Iterator[Finding]:
     node = case.node
     if not has_read(node, "sysctls", "routes4", "rules") or _all_have_addresses(case):
         return
-    values: dict[str, int] = {}
     devices: list[str] = []
     evidence: list[str] = []
     for link in links_of(node, via6_devices(node)):
@@ -247,12 +267,11 @@ def rp_filter_dummy(case: Case) -> Iterator[Finding]:
         if not link.up or not level or _route_to_dummy(node, link):
             continue
         paths = [f"net/ipv4/conf/{dev}/rp_filter" for dev in ("all", link.name)]
-        values |= {path: 0 for path in paths if node.sysctls.get(path)}
         devices.append(link.name)
         evidence += said(node, *paths)
     if not devices:
         return
-    remedy, fixes = set_sysctls(values)
+    remedy, fixes = set_sysctls(_lifted(node, devices, [one.name for one, _, _ in _strict(case)]))
     listed = ", ".join(devices)
     yield Finding(
         "rp-filter-dummy",
