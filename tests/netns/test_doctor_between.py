@@ -55,6 +55,25 @@ def test_two_ends_that_do_not_agree_on_their_network(line: Line) -> None:
     assert line.ping()
 
 
+def test_a_filter_that_sees_one_direction(line: Line) -> None:
+    """h1 asks directly and is answered by r2, which takes the answer for nobody's."""
+    line.triangle()
+    line["r3"].ip("route del 10.1.0.0/24 dev direct")
+    rules = (
+        "table inet f {\n chain forward {\n type filter hook forward priority 0; ct state established,related accept\n"
+        " ct state invalid drop\n }\n}\n"
+    )
+    assert line.ping()
+    assert told(line.look_at_all()) == []
+    line["r2"].run("nft", "-f", "-", input=rules)
+    assert not line.ping()
+    [found] = line.look_at_all()
+    assert (found.code, found.node) == ("firewall-states", "r2")
+    type_in(line["r2"], found)
+    assert line.ping()
+    assert told(line.look_at_all()) == []
+
+
 def test_a_route_that_discards_is_named(line: Line) -> None:
     line["r3"].ip("route add blackhole 10.3.0.10/32")
     [found] = line.look_at_all()

@@ -28,7 +28,8 @@ NODE_PARTS: Final = PARTS | {"sysctls", "wireguard", "firewall", "babel"}
 
 @dataclass(frozen=True, slots=True)
 class Shut:
-    """Packets of a class (a key of `Firewall`) that the filter surely drops, with the rules or policies that do it:
+    """Packets of a class (a key of `Firewall`; or `stray4`: forwarded, of connections that the node has not seen the
+    beginning of) that the filter surely drops, with the rules or policies that do it:
     those that come in by the interface `into` and leave by `out` ("" stands for any)."""
 
     packets: str

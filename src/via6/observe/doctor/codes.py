@@ -22,6 +22,7 @@ CODES: Final[Mapping[str, str]] = {
     "rp-filter-strict": "packets that come in by another interface than their answers leave by are dropped",
     "rp-filter-dummy": "no route to 192.0.0.8, so rp_filter drops the ICMP errors of routers without an IPv4 address",
     "firewall-forward": "the packet filter drops all forwarded IPv4, or all of an interface in use",
+    "firewall-states": "the packet filter wants to see both directions of a connection, and only one passes there",
     "firewall-icmp": "the packet filter drops ICMP errors",
     "firewall-dummy": "the packet filter drops what comes from 192.0.0.8",
     "firewall-babel": "the packet filter drops UDP 6696",

@@ -12,10 +12,12 @@ from via6.observe.doctor.forwarding import should_forward
 from via6.observe.doctor.look import at, babel_devices, links_of, subnets, uses6, via6_devices
 from via6.observe.doctor.machine import forwards
 from via6.observe.doctor.network import is_container
+from via6.observe.doctor.reverse import one_direction
 from via6.observe.node import DROP, Node, Shut
 
 _RULES: Final = {
     "forward4": ("iifname { DEVICES } accept", ("-i DEVICE -j ACCEPT",)),
+    "stray4": ("iifname { DEVICES } ct state invalid accept", ("-i DEVICE -m conntrack --ctstate INVALID -j ACCEPT",)),
     "icmp4": (
         "icmp type { destination-unreachable, time-exceeded, parameter-problem } accept",
         tuple(f"-p icmp --icmp-type {kind} -j ACCEPT"
@@ -44,7 +46,9 @@ def _remedy(name: str, rules: Iterable[str], devices: Sequence[str]) -> tuple[st
             continue
         if found[2]:
             words = nft
-            if name == "forward4":  # a netdev chain is on its interfaces already, and where they leave knows no other
+            if name == "stray4":
+                words = _IPV4.get(found[2], "") + nft
+            elif name == "forward4":  # a netdev chain is on its interfaces already, and where they leave knows no other
                 words = "meta protocol ip accept" if found[2] == "netdev" else _IPV4.get(found[2], "") + nft
             made[f"nft insert rule {found[2]} {found[3]} {found[4]} '{words}'"] = None
         else:
@@ -59,6 +63,8 @@ def _shut(node: Node, name: str) -> list[Shut]:
     if node.firewall is None:
         return []
     found = [one for one in node.firewall.shut if one.packets == name]
+    if name == "stray4":
+        return found
     if not found and getattr(node.firewall, name) == DROP:  # a snapshot that does not say by which of its rules
         found = [Shut(name, tuple(f"one of these: {rule}" for rule in node.firewall.evidence))]
     return found
@@ -217,4 +223,22 @@ def babel(case: Case) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-CHECKS: Final[tuple[Check, ...]] = (forward, icmp, dummy, babel)
+def states(case: Case) -> Iterator[Finding]:
+    """A filter that wants to see both directions, on a way that only one of them takes."""
+    node = case.node
+    found = _shut(node, "stray4")
+    seen = one_direction(case) if found and in_use(node) else None
+    if seen is None:
+        return
+    one = _finding(
+        node, "stray4", "firewall-states", ERROR,
+        f"the packet filter of {node.name} drops what is of no connection that it knows, and it sees one direction only"
+        f" of packets from {seen[0]}",
+        f"connections whose other direction does not pass {node.name}: their answers are dropped there", found,
+    )  # fmt: skip
+    ways = (f"the way there: {seen[1]}",)
+    advice = "# or one way there and back: the metrics of the routes, or the costs of the links"
+    yield replace(one, evidence=(*one.evidence, *ways), remedy=(*one.remedy, advice))
+
+
+CHECKS: Final[tuple[Check, ...]] = (forward, icmp, dummy, babel, states)

@@ -41,9 +41,9 @@ _SILENT: Final = (
     "synthetic-next-hop", "wireguard-peers", "wireguard-silent",
 )  # fmt: skip
 _WAY: Final = (
-    *_LINK, *_SILENT, "forwarding-off", "firewall-forward", "allowed-ips-gap", "route-shadowed", "rule-shadowed",
-    "link-down", "netmask", "no-way-back", "installed-missing", "rp-filter-strict", "mixed-link",
-    "daemon-not-running", "daemon-not-answering",
+    *_LINK, *_SILENT, "forwarding-off", "firewall-forward", "firewall-states", "allowed-ips-gap",
+    "route-shadowed", "rule-shadowed", "link-down", "netmask", "no-way-back", "installed-missing", "rp-filter-strict",
+    "mixed-link", "daemon-not-running", "daemon-not-answering",
 )  # fmt: skip
 _HEARD: Final = (
     *_LINK, "wireguard-peers", "wireguard-silent", "allowed-ips-gap", "firewall-babel",

@@ -51,6 +51,44 @@ def comes_in(case: Case, link: Link) -> str:
     return ""
 
 
+def one_direction(case: Case) -> tuple[str, str] | None:
+    """(a flow, its way) that passes this node, while its answers do not; None if there is none, or nobody can say."""
+    nodes = (case.node, *case.others)
+    if not case.others or not all(has_read(node, "routes4", "rules", "addresses", "links") for node in nodes):
+        return None
+    segments = Peers(case).segments
+    tables = [lookup(node) for node in nodes]
+    place = {address: at for at, node in enumerate(nodes) for address in own4(node)}
+
+    def passed(at: int, destination: Address) -> list[int]:
+        """The nodes on the way, to its end; empty if it does not get there, or by several ways."""
+        way = [at]
+        for _ in range(_HOPS):
+            action = tables[at].action(destination)
+            if action.kind != FORWARD:
+                return way if place.get(destination) == at else []
+            if len(action.ways) != 1:
+                return []
+            edge = segments.resolve((at, action.ways[0].ifindex), action.ways[0].via or destination)
+            if edge.node < 0:
+                return []
+            at = edge.node
+            way.append(at)
+        return []
+
+    for at, source, destination in islice(_pairs(case), _PAIRS):
+        far = place[destination]
+        if at and far:
+            there, back = passed(at, destination), passed(far, source)
+            if there and back and 0 in there and 0 not in back:
+                flow = (
+                    f"{format_address(source)} ({nodes[at].name}) to {format_address(destination)} ({nodes[far].name})"
+                )
+                ways = (" > ".join(nodes[one].name for one in way) for way in (there, back))
+                return flow, "{}, and back {}".format(*ways)
+    return None
+
+
 def _pairs(case: Case) -> Iterator[tuple[int, Address, Address]]:
     """(place of the first node, an address of it, an address of another node)."""
     held = [sorted(own4(node)) for node in (case.node, *case.others)]

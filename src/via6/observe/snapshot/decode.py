@@ -291,7 +291,9 @@ def _firewall(part: schema.FirewallPart | None) -> Firewall | None:
         _one_of(getattr(part, key), (ACCEPT, DROP, UNKNOWN), f"firewall.{key}") for key in keys
     )
     shut = tuple(
-        Shut(_one_of(one.packets, keys, f"firewall.shut[{at}].packets"), tuple(one.rules), one.into, one.out)
+        Shut(
+            _one_of(one.packets, (*keys, "stray4"), f"firewall.shut[{at}].packets"), tuple(one.rules), one.into, one.out
+        )
         for at, one in enumerate(part.shut)
     )
     return Firewall(forward4, icmp4, dummy4, babel, tuple(part.evidence), shut)

@@ -37,9 +37,9 @@ _MOST_SHUT: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What a rule asks of a packet: that its `key` is (or with `invert`, is not) among `values`; of the keys `iif` and
-    `oif`, among `names` (`eth*`: all that begin so). A key that is not known of the class is a maybe. `family` and `l4`
-    are what the question takes for granted."""
+    """What a rule asks of a packet: that its `key` is (or with `invert`, is not) among `values`; of the keys `iif`,
+    `oif` and `state`, among `names` (`eth*`: all that begin so). A key that is not known of the class is a maybe.
+    `family` and `l4` are what the question takes for granted."""
 
     key: str = ""
     values: tuple[Prefix | tuple[int, int], ...] = ()
@@ -86,7 +86,7 @@ Ruleset = Mapping[str, Chain]
 @dataclass(frozen=True, slots=True)
 class Packets:
     """A class: what is true of each packet. `hooks` are those on its way. Numbers by key, those that are known. `into`
-    and `out` are its interfaces ("": any)."""
+    and `out` are its interfaces ("": any), `state` that of its connection."""
 
     family: int
     hooks: tuple[str, ...]
@@ -95,6 +95,7 @@ class Packets:
     numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     into: str = ""
     out: str = ""
+    state: str = ""
 
 
 _FORWARDED: Final = ("ingress", "prerouting", "forward", "postrouting", "egress")
@@ -119,6 +120,9 @@ CLASSES: Final = {
     ),
 }  # fmt: skip
 """The classes of `node.Firewall`; each is decided on all its ways."""
+STRAY: Final = "stray4"
+_STRAY: Final = (Packets(AF_INET, _FORWARDED, state="invalid"),)
+"""What is forwarded of a connection that the node has not seen the beginning of: its other direction goes elsewhere."""
 
 
 def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
@@ -135,6 +139,9 @@ def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
             shut.append(Shut(name, _short(surely)))
         elif found[name] == UNKNOWN:
             shut += _of_devices(tables, name, kinds)
+    verdict, _, surely = _of_class(tables, _STRAY)
+    if verdict == DROP and found["forward4"] != DROP:
+        shut.append(Shut(STRAY, _short(surely)))
     shown = [text[:_LONGEST] for text in list(evidence)[:_MOST_EVIDENCE]]
     if len(evidence) > _MOST_EVIDENCE:
         shown.append(f"and {len(evidence) - _MOST_EVIDENCE} more")
@@ -176,7 +183,8 @@ def _kinds(tables: Sequence[Ruleset], devices: Iterable[str]) -> list[list[str]]
     for table in tables:
         for chain in table.values():
             names.update(chain.devices or ())
-            names.update(name for rule in chain.rules for test in rule.tests for name in test.names)
+            tests = (test for rule in chain.rules for test in rule.tests if test.key != "state")
+            names.update(name for test in tests for name in test.names)
     by_kind: dict[frozenset[str], list[str]] = {}
     for device in devices if names else ():
         by_kind.setdefault(frozenset(name for name in names if _named(device, (name,))), []).append(device)
@@ -294,8 +302,8 @@ def _passes(test: Test, packets: Packets) -> str:
 def _among(test: Test, packets: Packets) -> str:
     if not test.key:
         return YES
-    if test.key in ("iif", "oif"):
-        device = packets.into if test.key == "iif" else packets.out
+    if test.key in ("iif", "oif", "state"):
+        device = {"iif": packets.into, "oif": packets.out}.get(test.key, packets.state)
         return MAYBE if not device else YES if _named(device, test.names) else NO
     if test.key == "saddr":
         if packets.source is None:

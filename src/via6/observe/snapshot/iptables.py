@@ -80,6 +80,8 @@ def _rule(words: list[str], family: int) -> RuleLine:
             name = next(rest, "")
             name = f"{name[:-1]}*" if name.endswith("+") else name
             tests.append(Test("iif" if word == "-i" else "oif", invert=invert, names=(name,)))
+        elif word in ("--ctstate", "--state"):
+            tests.append(Test("state", invert=invert, names=tuple(next(rest, "").lower().split(","))))
         elif word in ("-m", "--comment"):
             next(rest, "")
         elif word.startswith("-"):

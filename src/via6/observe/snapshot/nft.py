@@ -131,7 +131,9 @@ def _test(value: Json, family: int) -> Test:
     if op not in ("==", "!=", "in") or not isinstance(left, dict):
         return Test("?", family=family)
     invert = op == "!="
-    meta, payload = left.get("meta"), left.get("payload")
+    meta, payload, tracked = left.get("meta"), left.get("payload"), left.get("ct")
+    if isinstance(tracked, dict) and tracked.get("key") == "state":
+        return Test("state", invert=invert, family=family, names=tuple(sorted(str(word) for word in _items(right))))
     if isinstance(meta, dict):
         return _meta(meta.get("key", ""), right, invert, family)
     if isinstance(payload, dict) and "protocol" in payload:
