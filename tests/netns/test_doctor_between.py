@@ -74,6 +74,21 @@ def test_a_filter_that_sees_one_direction(line: Line) -> None:
     assert told(line.look_at_all()) == []
 
 
+@pytest.mark.parametrize(("node", "rule"), [
+    ("r1", "from 10.1.0.0/24 prohibit"), ("r1", "iif lan lookup 77"), ("r2", "iif west unreachable"),
+])  # fmt: skip
+def test_a_rule_for_some_packets(line: Line, node: str, rule: str) -> None:
+    batch(line[node], "route add unreachable default table 77", f"rule add {rule} priority 50")
+    assert not line.ping()
+    alone = line.look(node)
+    assert [(one.code, one.severity) for one in alone] == [("rule-shadowed", "warning" if node == "r2" else "info")]
+    [found] = line.look_at_all()
+    assert (found.code, found.severity, found.node) == ("rule-shadowed", "warning", node)
+    type_in(line[node], found)
+    assert line.ping()
+    assert told(line.look_at_all()) == []
+
+
 def test_a_route_that_discards_is_named(line: Line) -> None:
     line["r3"].ip("route add blackhole 10.3.0.10/32")
     [found] = line.look_at_all()

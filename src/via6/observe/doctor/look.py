@@ -111,13 +111,13 @@ def route_text(node: Node, route: Route) -> str:
     return " ".join(filter(None, parts))
 
 
-def discarding(node: Node, destination: Address) -> Route | None:
-    """The route of the main table that takes packets to an address, if it discards them."""
+def discarding(node: Node, destination: Address, table: int = TABLE_MAIN) -> Route | None:
+    """The route of a table that takes packets to an address, if it discards them."""
     found: list[tuple[int, int, Route]] = []
     for block in blocks4(node):
         one = block.template
         wanted = mask(destination, one.prefix.length)
-        if one.table == TABLE_MAIN and one.type != "throw" and wanted in block.destinations:
+        if one.table == table and one.type != "throw" and wanted in block.destinations:
             found.append((-one.prefix.length, one.metric, one.at(wanted)))
     best = min(found, key=lambda each: each[:2], default=None)
     return best[2] if best is not None and best[2].type in DISCARDS else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from via6.model import TABLE_LOCAL, TABLE_MAIN, Route, Rule
-from via6.observe.doctor.finding import ERROR, WARNING, Case, Check, Finding
+from via6.observe.doctor.finding import ERROR, INFO, WARNING, Case, Check, Finding
 from via6.observe.doctor.forwarding import should_forward
 from via6.observe.doctor.look import (
     BY_KERNEL,
@@ -17,10 +18,13 @@ from via6.observe.doctor.look import (
     blocks4,
     counted,
     deletion,
+    discarding,
     has_read,
     links_of,
     route_text,
+    subnets,
     uses6,
+    via6_devices,
 )
 from via6.observe.doctor.machine import forwards
 from via6.observe.node import Node
@@ -29,6 +33,7 @@ from via6.prefix import AF_INET, Address, Prefix, mask
 _MAIN_RULE: Final = 32766
 _SCOPE_LINK: Final = 253
 _MOST: Final = 50_000
+_SAMPLES: Final = 64
 
 
 # --- the node's own packets ----------------------------------------------------------------------------------------
@@ -142,7 +147,8 @@ def _shadow(node: Node, other: Route, prefix: Prefix, ours: Route) -> Finding:
 
 def rule_shadowed(case: Case) -> Iterator[Finding]:
     """A rule before that of the main table that takes every packet to a prefix of ours, or no rule to the main table.
-    Rules that look at sources, devices or marks are somebody's policy, and not judged."""
+    Rules that look at sources, devices or marks are somebody's policy, and not judged, unless they discard what comes
+    in by an interface to IPv6 next hops or from a network behind this node."""
     node = case.node
     ours = [use for use in uses6(node) if use.route.table == TABLE_MAIN]
     if not ours or not has_read(node, "rules"):
@@ -151,9 +157,12 @@ def rule_shadowed(case: Case) -> Iterator[Finding]:
     for rule in rules:
         if rule.table == TABLE_MAIN and rule.action == "to_tbl" and _of_all(rule):
             return
-        hit = _takes(node, rule, ours)
+        hit, severity = _takes(node, rule, ours), WARNING
+        if not hit:
+            severity = _of_ours(case, rule)
+            hit = _discarded(node, rule, ours) if severity else ""
         if hit:
-            yield _rule_finding(node, rule, hit)
+            yield _rule_finding(node, rule, hit, severity)
     if not any(rule.table == TABLE_MAIN for rule in rules):
         yield Finding(
             "rule-shadowed",
@@ -193,6 +202,42 @@ def _takes(node: Node, rule: Rule, ours: list[Use]) -> str:
     return ""
 
 
+def _of_ours(case: Case, rule: Rule) -> str:
+    """How bad it is if a rule for one interface or for one network discards: a warning where others send to that or by
+    it, an info where it is a network of this node alone; empty if it is nobody's that we know."""
+    node = case.node
+    if rule.oif or rule.fwmark or rule.fwmask or rule.l3mdev or rule.invert or _of_all(rule):
+        return ""
+    by_dev = {node.kernel.dev(index): networks for index, networks in subnets(node).items()}
+    if rule.iif in {node.kernel.dev(index) for index in via6_devices(node)}:
+        return WARNING
+    if rule.iif and rule.iif not in by_dev:
+        return ""
+    behind = by_dev[rule.iif] if rule.iif else [one for networks in by_dev.values() for one in networks]
+    if rule.source is not None and rule.source.length:
+        source = rule.source
+        behind = [one for one in behind if one.covers(source) or source.covers(one)]
+    if not behind or not forwards(node):
+        return ""
+    routed = (use for other in case.others for use in uses6(other))
+    return WARNING if any(_meets(use, one) and use.route.prefix.length for use in routed for one in behind) else INFO
+
+
+def _discarded(node: Node, rule: Rule, ours: list[Use]) -> str:
+    """What a rule discards of what is routed by ours; empty if it leaves it alone."""
+    met = [use for use in ours if rule.destination is None or _meets(use, rule.destination)]
+    if not met or (rule.action not in DISCARDS and rule.action != "to_tbl") or rule.table == TABLE_MAIN:
+        return ""
+    if rule.action in DISCARDS:
+        return f"discards ({rule.action}) what it fits of {counted(met)}"
+    for use in met:
+        for destination in islice(use.block.destinations, _SAMPLES):
+            route = discarding(node, destination, rule.table)
+            if route is not None:
+                return f"leads to {route_text(node, route)} of table {rule.table}"
+    return ""
+
+
 def _meets(use: Use, prefix: Prefix) -> bool:
     """Some of the routes have an address in common with a prefix."""
     length = use.route.prefix.length
@@ -201,22 +246,25 @@ def _meets(use: Use, prefix: Prefix) -> bool:
     return mask(prefix.packed, length) in use.block.destinations if length else True
 
 
+def _rule_words(rule: Rule) -> str:
+    words = f"from {rule.source}" if rule.source is not None and rule.source.length else "from all"
+    words += f" to {rule.destination}" if rule.destination else ""
+    words += f" iif {rule.iif}" if rule.iif else ""
+    return words + (f" lookup {rule.table}" if rule.action == "to_tbl" else f" {rule.action}")
+
+
 def _rule_text(rule: Rule) -> str:
-    to = f" to {rule.destination}" if rule.destination else ""
-    what = f"lookup {rule.table}" if rule.action == "to_tbl" else rule.action
-    return f"{rule.priority}: from all{to} {what}"
+    return f"{rule.priority}: {_rule_words(rule)}"
 
 
-def _rule_finding(node: Node, rule: Rule, hit: str) -> Finding:
-    to = f" to {rule.destination}" if rule.destination else ""
-    what = f" lookup {rule.table}" if rule.action == "to_tbl" else f" {rule.action}"
+def _rule_finding(node: Node, rule: Rule, hit: str, severity: str) -> Finding:
     return Finding(
         "rule-shadowed",
-        WARNING,
+        severity,
         f"the rule {rule.priority} comes before the main table and {hit}: our routes there are not used",
         (f"ip rule: {_rule_text(rule)}",),
         f"IPv4 as the main table of {node.name} routes it",
-        (f"ip rule del priority {rule.priority}{to}{what}",),
+        (f"ip rule del priority {rule.priority} {_rule_words(rule)}",),
         subject=str(rule.priority),
     )
 
