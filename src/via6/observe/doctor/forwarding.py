@@ -201,7 +201,9 @@ def _lifted(node: Node, devices: Iterable[str], lifted: Iterable[str]) -> dict[s
     others = {*devices, *lifted, *(link.name for link in links_of(node, via6_devices(node)))}
     for link in node.kernel.links if level else ():
         own = of_dev(node, 4, link.name, "rp_filter")
-        if not link.loopback and link.name not in others and own is not None and own < level:
+        above = node.kernel.by_index.get(link.master) if link.master else None
+        port = above is not None and above.kind != "vrf"  # what comes in there has come in by the bridge
+        if not link.loopback and not port and link.name not in others and own is not None and own < level:
             values[f"net/ipv4/conf/{link.name}/rp_filter"] = level
     return values
 
