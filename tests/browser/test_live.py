@@ -128,9 +128,11 @@ def test_a_link_is_cut_and_mended_in_the_picture(
         page.click("#about button >> text=Cut it")
         until(page, lambda: lines(page, "edge.down"), "the red line")
         until(page, lambda: "Mend it" in page.inner_text("#about"), "the other button")
+        until(page, lambda: "is down" in page.inner_text("#finding-counts"), "what is wrong")
         browser.keep(page, "deeds-cut")
         page.click("#about button >> text=Mend it")
         until(page, lambda: not lines(page, "edge.down"), "the repair")
+        until(page, lambda: "is down" not in page.inner_text("#finding-counts"), "that it is not wrong any more")
         page.click("#about button >> text=What if it fails?")
         until(page, lambda: "fails" in page.inner_text("#verdict"), "where the suggested packet would go")
         assert page.input_value("#fail") == link

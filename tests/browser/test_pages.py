@@ -211,8 +211,14 @@ def test_fingers_find_what_they_touch(ring: Web, browser: Chromium) -> None:
 
 
 def test_problems_and_their_remedies(ring: Web, browser: Chromium) -> None:
-    with browser.page(ring) as page:
+    with browser.page(ring.examined()) as page:
         drawn(page)
+        # What the server says of the whole is what the scripts say.
+        served = page.evaluate("""async () => {
+          const text = await (await fetch("/", { headers: { Accept: "text/html" } })).text();
+          return new DOMParser().parseFromString(text, "text/html").getElementById("summary").textContent;
+        }""")
+        assert " ".join(served.split()) == " ".join(page.inner_text("#summary").split())
         finding = page.locator("#finding-counts details", has_text="forward").first
         finding.locator("summary").click()
         assert "forwarding" in finding.locator(".remedy").inner_text()

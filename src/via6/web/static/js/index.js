@@ -82,7 +82,7 @@ function take(next) {
   } else {
     refresh(next);
   }
-  problems?.refresh(next.nodes);
+  problems?.refresh(next);
   path.again();
 }
 
@@ -114,6 +114,7 @@ const handlers = {
     link.state = state;
     picture?.setLink(id, state);
     setState("links", id, state);
+    problems?.refresh(network);
     aboutAgain();
     tell("link", `${linkName(link)} is ${state}`, state === "up" ? true : state === "down" ? false : null);
     problems?.stale();
@@ -127,6 +128,7 @@ const handlers = {
     node.state = state;
     picture?.paintNode(node);
     setState("nodes", id, state);
+    problems?.refresh(network);
     aboutAgain();
     summarise(network);
     tell("node", `${nameOf(id)} is ${state}`, state === "up" ? true : state === "down" ? false : null);
@@ -151,7 +153,7 @@ const handlers = {
     picture?.paintNode(node);
     setFindings(id, node.findings);
     summarise(network);
-    problems?.refresh(network.nodes);
+    problems?.refresh(network);
     const numbers = `${count(error, "error")}, ${count(warning, "warning")}`;
     if (!first)
       tell(
@@ -203,7 +205,9 @@ function about(what) {
       "span",
       { class: "line" },
       text,
-      h("button", { type: "button", class: "tiny", onclick: () => path.choose(id) }, "What if it fails?"),
+      link.state === "down"
+        ? null
+        : h("button", { type: "button", class: "tiny", onclick: () => path.choose(id) }, "What if it fails?"),
       may ? [" ", h("button", { type: "button", class: "tiny", onclick: change }, deed === "cut" ? "Cut it" : "Mend it")] : null,
     );
   });

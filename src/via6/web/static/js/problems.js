@@ -3,6 +3,7 @@
 import { ask, nodePath, Refused } from "./api.js";
 import { at, breaks, brief, count, h, nodeLink, refusal, soon } from "./dom.js";
 import { meaning } from "./hops.js";
+import { whatIsDown } from "./summary.js";
 
 const NODES = 12; // of which the findings themselves are shown here; of more their number is
 const FINDINGS = 4; // of one node
@@ -14,13 +15,14 @@ export class Problems {
     this.show = show;
     this.asked = 0;
     this.verified = false;
-    this.refresh = soon((nodes) => this.findings(nodes), 200, 1000);
+    this.refresh = soon((network) => this.findings(network), 200, 1000);
     at("verify").hidden = false;
     at("verify").addEventListener("click", () => this.verify());
   }
 
-  async findings(nodes) {
+  async findings(network) {
     const mine = ++this.asked;
+    const { nodes } = network;
     const troubled = nodes
       .filter((one) => one.findings?.error || one.findings?.warning)
       .sort((a, b) => (b.findings.error ?? 0) - (a.findings.error ?? 0));
@@ -36,6 +38,7 @@ export class Problems {
         open,
       ),
     );
+    items.unshift(...whatIsDown(network).map((one) => h("li", { class: "bidi" }, h("b", { class: "error" }, one.text))));
     if (!items.length) {
       const asked = nodes.some((one) => one.findings);
       const words = asked ? "The doctor finds nothing wrong." : "The doctor has not looked yet.";

@@ -23,13 +23,16 @@ function doctor(found) {
   return [{ text, href: "#problems-title", bad: error > 0 }];
 }
 
-function summary(network) {
-  const nodes = network.nodes.filter((one) => one.software !== "link");
+const without = (network) => network.nodes.filter((one) => one.software !== "link");
+
+/** What is down, in sentences. */
+export function whatIsDown(network) {
   const names = new Map(network.nodes.map((one) => [one.id, one.name]));
+  const nodes = without(network).filter((one) => one.state === "down");
   const cut = network.links.filter((one) => one.state === "down");
-  const news = [
+  return [
     ...down(
-      nodes.filter((one) => one.state === "down").map((one) => one.name),
+      nodes.map((one) => one.name),
       "node",
       "#nodes-title",
     ),
@@ -38,8 +41,12 @@ function summary(network) {
       "link",
       "#links-title",
     ),
-    ...doctor(nodes.map((one) => one.findings).filter(Boolean)),
   ];
+}
+
+function summary(network) {
+  const nodes = without(network);
+  const news = [...whatIsDown(network), ...doctor(nodes.map((one) => one.findings).filter(Boolean))];
   const good = !news.some((one) => one.bad);
   const counted = (list, word) => (list.length ? plural(list.length, word) : null);
   const facts = [
