@@ -72,6 +72,31 @@ def test_a_link_that_was_cut_stays_as_one_that_is_down() -> None:
     assert {link.id for link in draw(nodes[1:], after).links} == {"r2.eth2--r3.eth1"}
 
 
+def test_a_link_that_was_cut_before_anybody_looked_is_seen() -> None:
+    """Setting an interface down takes its addresses, and numbers of other veth ends repeat, as those of hosts do."""
+    nodes = triangle()
+    for at in (0, 1):
+        nodes[at] = without_carrier(nodes[at], "eth1")
+        kernel = nodes[at].kernel
+        ifindex = kernel.by_name["eth1"].ifindex
+        left = tuple(one for one in kernel.addresses if one.ifindex != ifindex)
+        routes = RouteTable(
+            tuple(b for b in kernel.routes.blocks if all(h.ifindex != ifindex for h in b.template.next_hops))
+        )
+        babel = nodes[at].babel
+        assert babel is not None
+        known = tuple(one for one in babel.neighbours if one.ifindex != ifindex)
+        kernel = replace(kernel, addresses=left, routes=routes)
+        nodes[at] = replace(nodes[at], kernel=kernel, babel=replace(babel, neighbours=known))
+        lan = Link(2, "lan", 1500, UP_FLAGS, "UP", kind="veth", peer=2)
+        nodes[at] = with_links(nodes[at], *(lan if one.name == "lan" else one for one in nodes[at].kernel.links))
+    states = {link.id: link.state for link in draw(nodes).links}
+    assert states == {"r1.eth1--r2.eth1": DOWN, "r1.eth2--r3.eth2": UP, "r2.eth2--r3.eth1": UP}
+    # Where the numbers repeat they say nothing.
+    twin = with_links(nodes[2], *nodes[2].kernel.links, Link(10, "eth9", 1500, UP_FLAGS, "UP", kind="veth", peer=11))
+    assert "r1.eth1--r2.eth1" not in {link.id for link in draw([*nodes[:2], twin]).links}
+
+
 def test_a_host_is_found_by_its_route() -> None:
     nodes = triangle()
     gateway, own = parse_address("10.1.0.1"), parse_address("10.1.0.10")

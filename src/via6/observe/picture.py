@@ -132,6 +132,7 @@ class _Drawer:
         for members in self.segments.members.values():
             links += self._segment(members)
         links += self._routed(links)
+        links += self._cables(links)
         links += self._babel(known)
         if known is not None:
             links += self._remembered(known, links)
@@ -217,6 +218,31 @@ class _Drawer:
                 if edge.node >= 0 and edge.node != at and pair not in found:
                     found[pair] = self._link(port, (edge.node, edge.ifindex))
         return list(found.values())
+
+    def _cables(self, links: Sequence[DrawnLink]) -> list[DrawnLink]:
+        """Pairs of veth ends that nothing speaks for but their numbers, which occur nowhere else: a link that was cut
+        before anybody looked has lost its addresses with its carrier, and is to be seen. For the way of a packet that
+        is not enough: see `Segments`."""
+        used = {port for link in links for port in link.ports}
+        ends: dict[int, list[Port]] = {}
+        for at, node in enumerate(self.nodes):
+            for link in node.kernel.links:
+                if link.kind == "veth" and link.peer:
+                    ends.setdefault(link.ifindex, []).append((at, link.ifindex))
+        only = {ifindex: ports[0] for ifindex, ports in ends.items() if len(ports) == 1}
+        found = []
+        for ifindex, port in sorted(only.items()):
+            peer = self._interface(port).peer
+            other = only.get(peer)
+            if other is None or other[0] == port[0] or peer <= ifindex or self._interface(other).peer != ifindex:
+                continue
+            free = not any(
+                (self.nodes[one[0]].name, one[1]) in used or self._interface(one).master or self.segments.on(one)
+                for one in (port, other)
+            )
+            if free:
+                found.append(self._link(port, other))
+        return found
 
     def _babel(self, known: Picture | None) -> list[DrawnLink]:
         """Links to Babel neighbours that no snapshot is of. One whose interface was on a link of `known` is not: the
