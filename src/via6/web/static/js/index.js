@@ -61,6 +61,7 @@ const problems =
 
 function take(next) {
   if (!problems) for (const one of next.nodes) one.findings = null;
+  const moved = network !== null && network.version !== next.version; // the events begin with what is known already
   network = next;
   const ids = JSON.stringify([
     next.nodes.map((one) => [one.id, one.name, one.islands]),
@@ -83,7 +84,7 @@ function take(next) {
     refresh(next);
   }
   problems?.refresh(next);
-  path.again();
+  if (moved) path.again();
 }
 
 function label() {
@@ -253,6 +254,8 @@ function keys(event) {
 
 const HINT = "Arrow keys go from node to node; Enter opens one, F and T put it into From and To; + and \u2212 zoom.";
 
+const WHEEL = "With Ctrl the wheel zooms.";
+
 async function draw() {
   const place = at("picture");
   if (place.dataset.vendor !== "yes") return;
@@ -266,7 +269,18 @@ async function draw() {
   place.addEventListener("focus", () => {
     if (place.matches(":focus-visible") && !at("about").hasChildNodes()) at("about").append(HINT);
   });
-  place.addEventListener("blur", () => at("about").textContent === HINT && at("about").replaceChildren());
+  const unsay = (text) => at("about").textContent === text && at("about").replaceChildren();
+  place.addEventListener("blur", () => unsay(HINT));
+  const wheelRests = soon(() => unsay(WHEEL), 1500);
+  place.addEventListener(
+    "wheel",
+    (event) => {
+      if (event.ctrlKey || event.metaKey) return unsay(WHEEL);
+      if (!at("about").hasChildNodes()) at("about").append(WHEEL);
+      wheelRests();
+    },
+    { passive: true },
+  );
   at("tools").hidden = false;
   at("zoom-in").addEventListener("click", () => picture.zoom(1.25));
   at("zoom-out").addEventListener("click", () => picture.zoom(0.8));

@@ -102,7 +102,7 @@ export class Labels {
     pen.lineJoin = "round";
     for (const { box, label, aside } of this.placed) {
       if (box.x2 + x < 0 || box.y2 + y < 0 || box.x1 + x > width || box.y1 + y > height) continue;
-      pen.globalAlpha = aside ? 0.45 : 1;
+      pen.globalAlpha = aside ? 0.6 : 1;
       let top = box.y1;
       for (const line of label.lines) {
         pen.font = this.font(line);
