@@ -28,23 +28,27 @@ async function change(path, body) {
 const button = (text, work, id = null) => h("button", { type: "button", id, onclick: work }, text);
 
 async function links() {
-  const failures = (await ask("failures")).filter((one) => one.kind === "link");
-  const { source } = await ask("network");
-  if (source !== "lab" || !failures.length) return;
-  const select = h(
-    "select",
-    { id: "deeds-link" },
-    failures.map((one) => h("option", { value: one.id }, one.name)),
-  );
-  const set = (state) => () => change(`links/${encodeURIComponent(select.value)}`, { state });
-  document
-    .querySelector("aside")
-    .append(
-      panel(
-        h("label", {}, "Link ", select),
-        h("div", { class: "fields buttons" }, button("Cut it", set("down"), "deeds-cut"), " ", button("Mend it", set("up"), "deeds-mend")),
-      ),
+  if ((await ask("network")).source !== "lab") return;
+  const select = h("select", { id: "deeds-link" });
+  const fill = async () => {
+    const chosen = select.value;
+    const found = (await ask("failures")).filter((one) => one.kind === "link");
+    select.replaceChildren(
+      ...found.map((one) => h("option", { value: one.id, selected: one.id === chosen }, one.name)),
     );
+    if (!found.length) setTimeout(() => fill().catch(() => {}), 2000); // which are routers is not known at once
+  };
+  select.addEventListener("focus", () => fill().catch(() => {})); // links come and go
+  const set = (state) => () => change(`links/${encodeURIComponent(select.value)}`, { state });
+  const buttons = h(
+    "div",
+    { class: "fields buttons" },
+    button("Cut it", set("down"), "deeds-cut"),
+    " ",
+    button("Mend it", set("up"), "deeds-mend"),
+  );
+  document.querySelector("aside").append(panel(h("label", {}, "Link ", select), buttons));
+  await fill();
 }
 
 async function findings(id) {
