@@ -436,6 +436,8 @@ def test_a_preflight_of_others_is_not_answered_with_leave(changing: Served) -> N
     answer = changing.request("OPTIONS", PLACES[0], headers=headers)
     assert answer.status_code == 403
     own = changing.request("OPTIONS", PLACES[0], headers=bearer())
+    assert own.headers["allow"] == "OPTIONS, POST"
+    assert "POST" not in changing.request("OPTIONS", "/api/network", headers=bearer()).headers["allow"]
     assert not [name for name in own.headers if name.startswith("access-control")]
 
 

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -47,6 +48,7 @@ MEANT: Final = "x-via6-change"
 LONGEST_QUERY: Final = 2048
 LONGEST_PATH: Final = 1024
 
+_CHANGED: Final = re.compile(r"/api/(?:links/[^/]+|nodes/[^/]+/(?:fix|undo))")
 _FREE: Final = frozenset({"/healthz", "/static/css/app.css", "/static/img/icon.svg"})  # the look of a refusal
 _NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 _WRONG_TOKENS: Final = (1.0, 10.0)  # a second, at once
@@ -117,7 +119,7 @@ class Guard:
         elif scope["type"] == "websocket":
             await self.app(scope, receive, send)
         elif scope["method"] == "OPTIONS":
-            await _answer(send, 204, b"", "", {"allow": ", ".join(METHODS)}, True)
+            await _answer(send, 204, b"", "", {"allow": self._allowed(scope)}, True)
         elif self._token and b"token=" in scope["query_string"] and not scope["path"].startswith("/api/"):
             await self._welcome(scope, send)
         else:
@@ -215,6 +217,11 @@ class Guard:
         wrong = "this is not the token" if good else "a token is needed"
         return 401, wrong, "open /?token=TOKEN, or send `Authorization: Bearer TOKEN`"
 
+    def _allowed(self, scope: Scope) -> str:
+        """The methods of a path."""
+        changes = self.settings.changes and _CHANGED.fullmatch(scope["path"])
+        return "OPTIONS, POST" if changes else ", ".join(METHODS)
+
     async def _welcome(self, scope: Scope, send: Send) -> None:
         """Puts the token into a cookie and out of the address, which histories keep."""
         rest = urlencode([(name, word) for name, word in _pairs(scope) if name != "token"])
@@ -230,7 +237,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008, "reason": error[:100]})
             return
         body, kind = self._say(scope, status, error, remedy)
-        more = {"allow": ", ".join(METHODS)} if status == 405 else {}
+        more = {"allow": self._allowed(scope)} if status == 405 else {}
         more |= {"www-authenticate": "Bearer"} if status == 401 else {}
         more |= {"retry-after": "5"} if status == 429 else {}
         await _answer(send, status, body, kind, more, scope["method"] == "HEAD")
