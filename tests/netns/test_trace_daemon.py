@@ -589,11 +589,21 @@ def test_wireguard_drops(nets: Nets, tmp_path: Path) -> None:
             )
             made[1].net.run("wg", "set", names[0], "peer", keys[1], "allowed-ips", "fe80::2/128,10.9.2.0/24")
             time.sleep(5.1)
+            # Now it leaves, and is not let in at the other end.
+            there, back, _ = made[1].trace("10.9.2.1")
+            assert brief(there) == [("r1", "", names[0], ""), ("r2", names[1], "", "NEIGHBOR_UNREACHABLE")]
+            assert (
+                there[1].why == f"no WireGuard peer of {names[1]} has 10.9.1.1 in its AllowedIPs: it is dropped there"
+            )
+            assert back == []
+            # What it lets in it also sends, so the answer comes back.
+            made[2].net.run("wg", "set", names[1], "peer", keys[0], "allowed-ips", "fe80::1/128,10.9.1.0/24")
+            time.sleep(5.1)
             there, back, _ = made[1].trace("10.9.2.1")
             assert [hop.node for hop in there] == ["r1", "r2"]
-            assert brief(back) == [("r2", "", names[1], "NEIGHBOR_UNREACHABLE")]
+            assert brief(back) == [("r2", "", names[1], ""), ("r1", names[0], "", "ACCEPTED")]
             status = made[2].net.call(lambda: [json.loads(x) for xs in ask_daemon({"show": "status"}) for x in xs])
-            assert status[0]["counters"]["trace-questions"] == 1
+            assert status[0]["counters"]["trace-questions"] == 2
         finally:
             for number, name in zip((1, 2), names, strict=True):
                 made[number].net.ip(f"link del {name}", check=False)

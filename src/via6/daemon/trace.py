@@ -184,7 +184,7 @@ class Tracer:
             return
         now = time.monotonic()
         verdict = self._oracle.look(lookup)
-        device = self._oracle.wants(verdict, now)
+        device = self._oracle.wants(lookup, verdict, now)
         if not device:
             self.responder.answered(lookup, verdict, now)
         elif self._loop is None:
@@ -198,13 +198,12 @@ class Tracer:
 
     def _learned(self, device: str, waiting: list[Lookup], listed: str) -> None:
         """`wg` has answered; only then is it known whether the device lets the packets through."""
-        now = time.monotonic()
         self._learning.pop(device, None)
-        self._oracle.learn(device, listed, now)
-        for lookup in waiting:
-            self.responder.answered(lookup, self._oracle.look(lookup), now)
+        self._oracle.learn(device, listed, time.monotonic())
+        for lookup in waiting:  # it may come in by one tunnel and leave by another
+            self._look_up(lookup)
         if self._loop is not None and self._sockets.filenos():
-            self._work(now)
+            self._work(time.monotonic())
 
 
 def hop_json(answer: Answer, ms: float) -> dict[str, Any]:

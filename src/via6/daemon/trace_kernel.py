@@ -5,8 +5,9 @@ The kernel itself chooses among several next hops: it is told addresses, protoco
 hash that it would compute for the packet (fib_multipath_hash_policy 0 or 1; 2 and 3, which may look at what else is in
 the packet, only as far as that goes).
 
-WireGuard drops what no AllowedIPs cover, and only `wg` tells those. It is a program, which takes a while, so whoever
-looks runs it (`wants`, `learn`) and looks again. The firewall is not looked at.
+WireGuard drops what no AllowedIPs cover, by source where it comes in and by destination where it leaves, and only `wg`
+tells those. It is a program, which takes a while, so whoever looks runs it (`wants`, `learn`) and looks again. The
+firewall is not looked at.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from via6.observe.explain import Explanation, Facts, explain, sysctl_names
 from via6.observe.names import Names
 from via6.observe.trace.model import ICMP, TCP, UDP, Flow, Hop
 from via6.observe.trace.node import Glance, Lookup, Verdict
-from via6.prefix import Address, Prefix, family_of, is_link_local
+from via6.prefix import Address, Prefix, family_of, format_address, is_link_local
 
 _NOARP: Final = 0x80 | 0x10  # IFF_NOARP, IFF_POINTOPOINT
 _NDA_DST: Final = 1
@@ -99,6 +100,9 @@ class Oracle:
     def look(self, lookup: Lookup) -> Verdict:
         """What becomes of the packet at this node."""
         flow, iif = lookup.flow, lookup.iif
+        if denied := self._not_taken(iif, flow.source):
+            came_in = _name(self.node.links(), iif)
+            return Verdict(Hop(in_device=came_in, ends="NEIGHBOR_UNREACHABLE", why=denied))
         answer = self.route(flow, iif)
         out = answer.next_hops[0].ifindex if isinstance(answer, Route) and answer.next_hops else 0
         made, entry = self._explained(flow, iif, answer, out)
@@ -125,12 +129,15 @@ class Oracle:
         neighbour = hop.via or flow.destination
         return Verdict(found, out, ask, neighbour, self._state(out, neighbour))
 
-    def wants(self, verdict: Verdict, now: float) -> str:
+    def wants(self, lookup: Lookup, verdict: Verdict, now: float) -> str:
         """The WireGuard device whose AllowedIPs must be known for this verdict to be right; empty: it is."""
-        link = self.node.links().get(verdict.out)
-        if link is None or not is_wireguard(link):
-            return ""
-        return link.name if now - self._allowed.get(link.name, (-inf, ""))[0] > _ALLOWED_S else ""
+        for index in (lookup.iif, verdict.out):
+            link = self.node.links().get(index)
+            if link is not None and is_wireguard(link):
+                known_at, _ = self._allowed.get(link.name, (-inf, ""))
+                if now - known_at > _ALLOWED_S:
+                    return link.name
+        return ""
 
     def learn(self, device: str, listed: str, now: float) -> None:
         """What `wg show DEVICE allowed-ips` has printed; empty if it could not be had."""
@@ -147,6 +154,16 @@ class Oracle:
             return ""
         advice = allowedips.advice(link.name, peers, via, [Prefix(destination, 32)])
         return advice.partition("\n")[0].removesuffix(" Type")
+
+    def _not_taken(self, iif: int, source: Address | None) -> str:
+        """Why a WireGuard device does not let in what comes from there, as far as it is known."""
+        link = self.node.links().get(iif)
+        if link is None or source is None or not self._allowed or not is_wireguard(link):
+            return ""
+        peers = allowedips.parse(self._allowed.get(link.name, (0.0, ""))[1])
+        if not peers or any(source in prefix for peer in peers for prefix in peer.allowed):
+            return ""
+        return f"no WireGuard peer of {link.name} has {format_address(source)} in its AllowedIPs: it is dropped there"
 
     def glance(self, glance: Glance) -> str:
         """The state of a neighbour; if it is to be poked and may not be, a word that says nothing against it."""
