@@ -134,6 +134,45 @@ def test_words_do_not_lie_over_each_other(tmp_path: Path, web: Start, browser: C
             browser.keep(page, f"forty-{'desktop' if size == DESKTOP else 'phone'}")
 
 
+# Networks by chance (the same ones every time): loops of a node with itself, parts, shared links, islands of anybody.
+PLACES = """async () => {
+  const { arrange } = await import("/static/js/layout.js");
+  const { sceneOf } = await import("/static/js/scene.js");
+  let seed = 6;
+  const chance = () => (seed = (seed * 1103515245 + 12345) & 0x7fffffff) / 0x7fffffff;
+  const upTo = (most) => Math.floor(chance() * most);
+  const faults = [];
+  for (let round = 0; round < 300; round++) {
+    const nodes = Array.from({ length: 1 + upTo(14) }, (_, n) => {
+      const software = chance() < 0.05 ? "link" : "";
+      const kind = software ? "unknown" : ["router", "host", "unknown"][upTo(2.3)];
+      return { id: `n${n}`, name: `n${n}`, kind, software };
+    });
+    const any = () => nodes[upTo(nodes.length)];
+    const links = Array.from({ length: upTo(20) }, (_, n) => ({
+      id: `l${n}`, a: { node: any().id, dev: "" }, b: { node: any().id, dev: "" }, ipv4: chance() < 0.3,
+    }));
+    const islands = Array.from({ length: upTo(5) }, (_, n) => ({
+      id: `i${n}`, prefix: "", nodes: [...new Set([any(), any()].filter((one) => !one.software).map((one) => one.id))],
+    }));
+    const scene = sceneOf({ nodes, links, islands });
+    const ids = scene.elements.filter((one) => one.group === "nodes").map((one) => one.data.id);
+    const lines = scene.elements.filter((one) => one.group === "edges").map((one) => one.data);
+    const edges = lines.map((one) => [one.source, one.target]);
+    const places = [...arrange(ids, edges, chance() < 0.5 ? 1.5 : 0.5, scene.minor).values()];
+    const bad = places.some(({ x, y }, n) => !Number.isFinite(x + y)
+      || places.slice(n + 1).some((other) => Math.hypot(x - other.x, y - other.y) < 8));
+    if (bad || places.length !== ids.length) faults.push({ round, nodes, links, islands });
+  }
+  return faults;
+}"""
+
+
+def test_any_network_has_places_for_all(ring: Web, browser: Chromium) -> None:
+    with browser.page(ring) as page:
+        assert page.evaluate(PLACES) == []
+
+
 def test_a_packet_flies_unless_motion_is_not_wanted(ring: Web, browser: Chromium) -> None:
     flying = "() => window.via6.picture.flight.canvas !== null"
     for motion in ("no-preference", "reduce"):

@@ -69,6 +69,11 @@ def test_a_shared_link_is_no_node() -> None:
     assert summary(network([node("r1"), shared], []))["facts"] == ["1 router", "1 IPv4 island"]
 
 
+def test_what_is_no_router_and_no_host_counts_too() -> None:
+    said = summary(network([node("r1"), node("x1", "unknown"), node("x2", "unknown")], []))
+    assert said["facts"] == ["1 router", "2 other nodes", "1 IPv4 island"]
+
+
 def test_plural() -> None:
     assert [plural(n, "link with IPv4") for n in (0, 1, 2)] == [
         "0 links with IPv4",

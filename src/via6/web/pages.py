@@ -180,12 +180,13 @@ def summary(network: dict[str, Any], doctor: bool = True) -> dict[str, Any]:
         news += _doctor([one["findings"] for one in nodes if one["findings"]])
     good = not any(one["bad"] for one in news)
     lead = "Not all is well." if not good else "All is up." if nodes else "No node is known yet."
-    kinds = [counted(nodes, "kind", kind, word) for kind, word in (("router", "router"), ("host", "host"))]
+    kinds = [counted(nodes, "kind", kind, word) for kind, word in _KINDS]
     links = [counted(network["links"], "ipv4", four, word) for four, word in _LINKS]
     islands = plural(len(network["islands"]), "IPv4 island")
     return {"good": good, "lead": lead, "news": news, "facts": [one for one in (*kinds, *links, islands) if one]}
 
 
+_KINDS: Final = (("router", "router"), ("host", "host"), ("unknown", "other node"))
 _LINKS: Final = ((False, "IPv6-only link"), (True, "link with IPv4"))
 _NAMED: Final = 2
 

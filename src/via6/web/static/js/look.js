@@ -42,7 +42,11 @@ export function look(thick = 1) {
     { selector: ".island", style: node(c, "island", "hexagon", 30 * size, 25 * size, thick) },
     {
       selector: ".unknown-kind",
-      style: { "background-color": c("paper"), "border-style": "dashed", "background-image": "none" },
+      style: {
+        "background-color": c("paper"),
+        "border-style": "dashed",
+        "background-image": thick > FAR ? "none" : sign("unknown", c("ink")),
+      },
     },
     {
       selector: "edge",

@@ -59,6 +59,10 @@ function summary(network) {
       "host",
     ),
     counted(
+      nodes.filter((one) => one.kind === "unknown"),
+      "other node",
+    ),
+    counted(
       network.links.filter((one) => !one.ipv4),
       "IPv6-only link",
     ),
