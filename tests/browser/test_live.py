@@ -96,26 +96,6 @@ def test_a_cut_link_turns_red_and_the_path_moves(lab: str, web: Start, browser: 
         until(page, lambda: device in page.inner_text("#timeline"), "the node's timeline")
 
 
-def test_a_path_in_the_address_is_asked_for_once(lab: str, web: Start, browser: Chromium) -> None:
-    server = web("--lab", lab)
-    server.examined()
-    with browser.page(server) as page:
-        asked: list[str] = []
-        page.on("request", lambda one: "/api/trace" in one.url and asked.append(one.url))
-        for _ in range(5):
-            asked.clear()
-            before = server.api("network")["version"]
-            page.goto(f"{server.url}/?from=h1&to=h3")
-            page.wait_for_selector("#verdict:not([hidden])")
-            until(page, lambda: page.inner_text("#live") == "live", "the events")
-            until(page, lambda: not page.evaluate("() => window.via6.picture.flight.canvas"), "the end of the packet")
-            if server.api("network")["version"] == before:
-                break
-        else:
-            pytest.fail("the network never rests")
-        assert len(asked) == 1
-
-
 def test_the_server_goes_and_comes_back(lab: str, web: Start, browser: Chromium) -> None:
     server = web("--lab", lab)
     with browser.page(server) as page:

@@ -87,6 +87,19 @@ def test_a_failure_shows_where_the_packet_goes_then(ring: Web, browser: Chromium
         assert lines(page, ".fails") == 0
 
 
+def test_a_path_in_the_address_is_asked_for_once(ring: Web, browser: Chromium) -> None:
+    """The events begin with the whole network, which is what the page has already."""
+    ring.examined()
+    with browser.page(ring) as page:
+        asked: list[str] = []
+        page.on("request", lambda one: "/api/trace" in one.url and asked.append(one.url))
+        with page.expect_request("**/api/events"):
+            page.goto(f"{ring.url}/?from=r3&to=10.4.0.1")
+        page.wait_for_selector("#verdict:not([hidden])")
+        until(page, lambda: not page.evaluate("() => window.via6.picture.flight.canvas"), "the end of the packet")
+        assert len(asked) == 1
+
+
 def test_each_failure_of_a_path(ring: Web, browser: Chromium) -> None:
     with browser.page(ring) as page:
         drawn(page)
