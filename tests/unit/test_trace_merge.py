@@ -448,6 +448,18 @@ def test_a_way_back_from_the_last_node_that_speaks_is_refuted_by_the_answer() ->
         assert "Its TTL of 64 lets expect 1 hop, 4 there" in trace.back.remarks[0]
 
 
+def test_a_way_back_with_a_gap_before_this_node() -> None:
+    """The far end runs via6, and a router without it is on the way back alone; or none is, by the TTL."""
+    there, back = daemons("r1", "h"), home("h", ends="UNKNOWN")
+    for ttl, nodes in ((63, ["h", "", "r1"]), (64, ["h", "r1"])):
+        probes = [replace(one, ttl_back=ttl) for one in by("eth7", answers(1))]
+        trace = made(probes=probes, there=there, back=back)
+        assert trace.back is not None
+        assert [hop.node for hop in trace.back.hops] == nodes
+        assert (trace.back.hops[-1].in_device, trace.back.hops[-1].ends) == ("eth7", "ACCEPTED")
+        assert trace.asymmetric == (ttl == 63)
+
+
 def test_hops_behind_the_end_are_told_as_such() -> None:
     trace = made(probes=answers(1, "13"), there=daemons("r1", "r2", "r3", "r4", "h"))
     assert [hop.ends for hop in trace.hops] == ["", "", "NULL_ROUTED", "", ""]

@@ -101,7 +101,7 @@ def _refuted(seen: Seen) -> bool:
 def _too_near(seen: Seen) -> bool:
     """The answer has passed fewer links than there are on this way."""
     links = len(seen.back) + (seen.back[-1].ends != "ACCEPTED")
-    return seen.reached is not None and 0 < distance(seen.reached.ttl_back) < links
+    return 0 < distance(_ttl(seen)) < links
 
 
 def _came_back(seen: Seen, ends: str) -> tuple[list[Hop], list[str]]:
@@ -124,11 +124,17 @@ def _came_back(seen: Seen, ends: str) -> tuple[list[Hop], list[str]]:
         hops[-1] = replace(last, ends="", notes=(*last.notes, f"contradicted: it says {ends}"))
         return hops, remarks
     hops[-1] = replace(last, ends="", why="")
-    if not _from_the_neighbour(seen, last) or not seen.device or _refuted(seen):
+    by_neighbour = _from_the_neighbour(seen, last) and bool(seen.device) and not _refuted(seen)
+    if not by_neighbour and (seen.partly or distance(_ttl(seen)) != len(hops)):
         remarks.append("an answer came back: the way goes on, by nodes that are not known")
+        hops += [Hop(notes=("what lies between it and here: not known",))] if seen.device else []
     if seen.device and last.node != seen.there[0].node:
         hops.append(_here(seen))
     return hops, remarks
+
+
+def _ttl(seen: Seen) -> int:
+    return seen.reached.ttl_back if seen.reached is not None else 0
 
 
 def _nobody_knows(seen: Seen) -> str:
