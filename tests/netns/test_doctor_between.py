@@ -17,6 +17,17 @@ def line(nets: Nets) -> Line:
     return Line(nets)
 
 
+def test_a_target_that_takes_no_pings(line: Line) -> None:
+    """As many a desktop: that is no way that is missing."""
+    filters = "table ip f {\n chain c {\n type filter hook input priority 0; %s drop\n }\n}\n"
+    line["h3"].run("nft", "-f", "-", input=filters % "icmp type echo-request")
+    assert not line.ping()
+    assert via6("doctor --to 10.3.0.10", netns=line["h1"]) == (0, "nothing is wrong\n", "")
+    line["h3"].run("nft", "-f", "-", input=filters % "ip protocol != 1")
+    code, out, _ = via6("doctor --to 10.3.0.10", netns=line["h1"])
+    assert (code, "a filter of its own may do that" in out) == (3, True)
+
+
 def test_an_interface_that_is_set_down_is_named(line: Line) -> None:
     """At a router and at a host: the other end only sees that there is no carrier."""
     line["r3"].ip("link set west down")
@@ -105,7 +116,7 @@ def test_a_route_that_discards_is_named(line: Line) -> None:
 
 def test_the_last_hop_that_answers_is_named(line: Line) -> None:
     """Nobody but the host is asked: routers are known by the addresses that they answer from."""
-    line["r2"].ip("route del 10.3.0.0/24")
+    batch(line["r2"], "route del 10.3.0.0/24", "route add blackhole 10.3.0.0/24")  # which tells nobody
     code, out, _ = via6("doctor --to 10.3.0.10 -j", netns=line["h1"])
     [one] = json.loads(out)
     assert (code, one["code"]) == (3, "no-way")

@@ -8,6 +8,7 @@ asked again where an answer is missing: a healthy node answers in one round trip
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -65,6 +66,8 @@ _EVERY_S: Final = 0.15
 _LATER_S: Final = 1.0
 _MEET_S: Final = 4.6  # the longest Hello interval of peers as they ship is 4 s
 _SOURCES: Final = 8
+_TRACE_PORT: Final = 33434  # where traceroute(8) begins: nobody listens there
+_USUAL_PORTS: Final = (22, 80, 443)
 _WAY_S: Final = 0.6
 _MOST_HOPS: Final = 20
 
@@ -314,7 +317,7 @@ def probed(node: Node, target: Address) -> Probed | None:
     """Echo requests to the target from the addresses that it should answer; None if it is this node's own."""
     if any(entry.address == target for entry in node.kernel.addresses):
         return None
-    answered, silent = [], []
+    answered, other, silent = [], [], []
     sources = _sources(node, target)
     if not sources:
         return None
@@ -322,10 +325,39 @@ def probed(node: Node, target: Address) -> Probed | None:
         (ping,) = probe.ping_many([target], source=source, count=3, interval_s=0.02, timeout_s=_WAY_S)
         if ping.rtts_s:
             answered.append(source)
+        elif not ping.error and not ping.refused and _answers_otherwise(target, source):
+            other.append(source)
         else:
             silent.append(_how_far(target, source, ping.why if ping.error or ping.refused else ""))
-    found = Probed(target, tuple(answered), tuple(silent))
+    found = Probed(target, (*answered, *other), tuple(silent))
     return _large(found) if answered else found
+
+
+def _answers_otherwise(target: Address, source: Address) -> bool:
+    """A host that takes no pings may still say that a port is closed, or open."""
+    with contextlib.ExitStack() as stack:
+        poll, waiting = select.poll(), dict[int, socket.socket]()
+        for kind, port in ((socket.SOCK_DGRAM, _TRACE_PORT), *((socket.SOCK_STREAM, one) for one in _USUAL_PORTS)):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK))
+            try:
+                sock.bind((format_address(source), 0))
+                sock.connect((format_address(target), port))
+                if kind == socket.SOCK_DGRAM:
+                    sock.send(b"")
+            except BlockingIOError:  # it connects
+                pass
+            except OSError:
+                continue
+            waiting[sock.fileno()] = sock
+            poll.register(sock, select.POLLIN if kind == socket.SOCK_DGRAM else select.POLLOUT)
+        until = time.monotonic() + _WAY_S
+        while waiting and (left_s := until - time.monotonic()) > 0:
+            for number, _ in poll.poll(left_s * 1000):
+                sock = waiting.pop(number)
+                poll.unregister(number)
+                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, errno.ECONNREFUSED):
+                    return True
+    return False
 
 
 def _sources(node: Node, target: Address) -> list[Address]:

@@ -236,6 +236,8 @@ def _no_way(
     evidence = (seen, *((why,) if why and not because and end != "UNKNOWN" else ()))
     if end == "UNKNOWN":
         evidence += tuple(_on_link(case)) if here else ()
+        if case.measured.probed is not None:
+            evidence += (f"{to} answers neither pings nor UDP or TCP to usual ports; a filter of its own may do that",)
     examined = here or hop is None
     known = next((one for one in (case.node, *case.others) if one.name == (case.node.name if here else node)), None)
     return Finding(
