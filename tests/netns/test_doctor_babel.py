@@ -178,6 +178,24 @@ def test_a_switch_that_filters_one_way(pair: Pair) -> None:
     pair.switch.run("nft delete table bridge f")
 
 
+def test_a_link_that_came_back_without_its_address(pair: Pair) -> None:
+    """Set down and up again, an interface whose address was written by hand has none: no route names it any more."""
+    pair.one.net.ip("link set eth0 addrgenmode none")
+    pair.one.net.ip("link set eth0 down")
+    wait_until(lambda: not pair.one.show("neighbour"), timeout=20, every=0.2)
+    pair.one.net.ip("link set eth0 up")
+    wait_until(lambda: pair.one.net.json("link show eth0")[0]["operstate"] == "UP", timeout=20)
+    (row,) = pair.one.show("interface")
+    assert (row["interface"], row["address"], row["up"]) == ("eth0", "::", False)
+    assert "no link-local address" in via6("show interface", netns=pair.one.net, env=pair.one.environment)[1]
+    status = via6("status", netns=pair.one.net, env=pair.one.environment)[1]
+    assert "0 of 1 up" in status
+    assert "eth0: no link-local address" in status
+    (one,) = pair.one.doctor()
+    assert (one["code"], one["subject"], one["severity"]) == ("no-link-local", "eth0", "error")
+    pair.one.mend(one)
+
+
 def test_the_firewall_here_is_no_fault_of_the_link(pair: Pair) -> None:
     """What another check finds at its root is not told again as what follows from it."""
     rules = "table inet f { chain c { type filter hook input priority 0; udp dport 6696 drop; }; }"

@@ -13,6 +13,7 @@ from via6.prefix import Address, Prefix
 
 PORT: Final = 6696
 GROUP: Final = bytes.fromhex("ff020000000000000000000000010006")
+NO_ADDRESS: Final = bytes(16)
 INFINITY: Final = 0xFFFF
 ROUTER_ID_OCTETS: Final = 8
 
@@ -173,8 +174,9 @@ class Rival:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceInfo:
-    """`packets_bad` counts datagrams that were dropped whole; `rejected` are those sources of which none is taken,
-    `rivals` those of our own prefixes that come from another router, too."""
+    """`address` is NO_ADDRESS if there is none to speak from. `packets_bad` counts datagrams that were dropped whole;
+    `rejected` are those sources of which none is taken, `rivals` those of our own prefixes that come from another
+    router, too."""
 
     ifindex: int
     interface: str

@@ -19,7 +19,7 @@ from typing import Final
 
 from via6.babel import info
 from via6.babel.adopted import Adopted, adopt
-from via6.babel.model import BabelLink, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
+from via6.babel.model import NO_ADDRESS, BabelLink, InterfaceInfo, NeighbourInfo, RouteInfo, SourceInfo
 from via6.babel.source import NAME, BabelSource
 from via6.babel.speaker import Speaker, SpeakerSettings
 from via6.collect.icmp_source import icmp_source_ok
@@ -393,7 +393,18 @@ class Babel:
         return info.neighbours(self.speaker)
 
     def interfaces(self) -> list[InterfaceInfo]:
-        return info.interfaces(self.speaker)
+        """Those that are wanted and have no address to speak from, too: such a link is cut, whatever its carrier."""
+        found = info.interfaces(self.speaker)
+        for name, ifindex in self._bare_names():
+            if (settings := self._config.link(name)) is not None:
+                keys = tuple(key.name for key in settings.keys)
+                hello = settings.hello_interval_ms
+                found.append(InterfaceInfo(ifindex, name, NO_ADDRESS, False, settings.cost, hello, keys, 0, 0, 0, 0))
+        return found
+
+    def _bare_names(self) -> list[tuple[str, int]]:
+        links = self._engine.view.links
+        return [(links[ifindex].name, ifindex) for ifindex in self._bare if ifindex in links]
 
     def routes(self) -> Iterator[RouteInfo]:
         return info.routes(self.speaker, time.monotonic())
@@ -408,6 +419,7 @@ class Babel:
     def warnings(self) -> tuple[str, ...]:
         """What is not as it should be, for `via6 status`."""
         found = [f"{given.name}: no key" for given in self._links.values() if not given.settings.keys]
+        found += [f"{name}: no link-local address, so Babel is not spoken there" for name, _ in self._bare_names()]
         if not self._links:
             found.append("Babel is spoken on no interface: none that is wanted has carrier and a link-local address")
         if self.socket.drops:

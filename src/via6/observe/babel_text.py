@@ -70,12 +70,13 @@ def _neighbour(row: Json, brief: bool) -> list[Cell]:
 
 def _interface(row: Json, brief: bool) -> list[Cell]:
     state = ("good", "up") if row["up"] else ("bad", "down")
+    address = _address(row["address"]) if row["address"] != _NONE else ("bad", "no link-local address")
     if brief:
-        return [("dev", row["interface"]), state, _address(row["address"]), ("", str(row["neighbours"]))]
+        return [("dev", row["interface"]), state, address, ("", str(row["neighbours"]))]
     return [
         ("dev", row["interface"]),
         state,
-        _address(row["address"]),
+        address,
         ("", f"cost {row['cost']}"),
         ("", f"hello {row['hello_interval_ms']} ms"),
         ("", f"neighbours {row['neighbours']}"),
@@ -127,6 +128,7 @@ def _source(row: Json, brief: bool) -> list[Cell]:
     ]
 
 
+_NONE: Final = "::"
 _CELLS: Final = {"neighbour": _neighbour, "interface": _interface, "route": _route, "source": _source}
 
 
