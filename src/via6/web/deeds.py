@@ -25,7 +25,7 @@ from via6.errors import Refusal
 from via6.kernel.linux import LinuxKernel
 from via6.observe.doctor.finding import Finding
 from via6.observe.node import Node
-from via6.observe.picture import ROUTER, UP, DrawnLink
+from via6.observe.picture import DOWN, ROUTER, DrawnLink
 from via6.prefix import format_address, is_link_local
 from via6.web.answers import Bad
 from via6.web.board import Board
@@ -136,7 +136,7 @@ class Deeds:
     # --- links -----------------------------------------------------------------------------------------------------
 
     async def _cut(self, link: DrawnLink) -> list[str]:
-        if link.state != UP:
+        if link.state == DOWN:
             raise Bad(409, "the link is down already", 'send {"state": "up"} to mend it')
         name, dev = self._ends(link)[-1]
         self._lost[name, dev] = addresses_of(self.board.nodes[name], dev)
