@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from verify_support import network
+from via6.model import Neighbour
+from via6.observe.names import Names
+from via6.prefix import parse_address
 from via6.web import stream
+from via6.web.changes import between
 from via6.web.stream import Client, EventStream, Hub
 
 
@@ -184,3 +190,14 @@ def test_a_client_of_its_own() -> None:
     assert client.wake.is_set()
     assert client.take() == b"x"
     assert not client.wake.is_set()
+
+
+def test_a_neighbour_that_the_kernel_forgets_is_no_news() -> None:
+    node = network([("r1", "r2")], babel=True)["r1"]
+    seen = Neighbour(node.kernel.by_name["eth1"].ifindex, parse_address("fe80::2"), bytes(5) + b"\x02", "STALE")
+    with_one = replace(node, kernel=replace(node.kernel, neighbours=(seen,)))
+    without = replace(node, kernel=replace(node.kernel, neighbours=()))
+    assert between(with_one, without, Names()).same
+    assert not between(without, with_one, Names()).same
+    failed = replace(with_one, kernel=replace(node.kernel, neighbours=(replace(seen, state="FAILED"),)))
+    assert not between(with_one, failed, Names()).same
