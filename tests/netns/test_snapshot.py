@@ -25,7 +25,8 @@ from via6.model import PARTS, RouteTable
 from via6.observe import snapshot
 from via6.observe.node import ACCEPT, DROP, UNKNOWN, Node
 from via6.observe.snapshot import answers
-from via6.prefix import parse_address, parse_prefix
+from via6.observe.snapshot.firewall import CLASSES, Packets, of_packet
+from via6.prefix import AF_INET, parse_address, parse_prefix
 
 pytestmark = pytest.mark.root
 
@@ -479,9 +480,8 @@ FILTERS: dict[str, tuple[str, tuple[str, str, str, str]]] = {
 }
 
 
-@pytest.mark.parametrize(("rules", "words"), FILTERS.values(), ids=list(FILTERS))
-def test_packet_filters(nets: Nets, rules: str, words: tuple[str, str, str, str]) -> None:
-    """The verdict, and where it is one on all forwarded packets, a packet that proves it."""
+def through_a_router(nets: Nets) -> tuple[Net, Net]:
+    """(10.0.1.2, the router that it reaches 10.0.2.2 by, from eth0 to eth1), and the ping answers."""
     a, r = nets.pair()
     b = nets.new()
     nets.veth(r, "eth1", b, "eth0")
@@ -492,6 +492,13 @@ def test_packet_filters(nets: Nets, rules: str, words: tuple[str, str, str, str]
     a.ip("route add default via 10.0.1.1")
     b.ip("route add default via 10.0.2.1")
     assert a.call(answered, 5.0)  # and ARP is done
+    return a, r
+
+
+@pytest.mark.parametrize(("rules", "words"), FILTERS.values(), ids=list(FILTERS))
+def test_packet_filters(nets: Nets, rules: str, words: tuple[str, str, str, str]) -> None:
+    """The verdict, and where it is one on all forwarded packets, a packet that proves it."""
+    a, r = through_a_router(nets)
     r.run("nft", "-f", "-", input=f"add table inet t\n{rules}\n")
     wanted = dict(zip(("forward4", "icmp4", "dummy4", "babel"), words, strict=True))
     for node in (here(r), by_script(r)):
@@ -501,6 +508,41 @@ def test_packet_filters(nets: Nets, rules: str, words: tuple[str, str, str, str]
         assert bool(node.firewall.evidence) == (set(wanted.values()) != {ACCEPT})
     if wanted["forward4"] != UNKNOWN:
         assert a.call(answered, 0.5) == (wanted["forward4"] == ACCEPT)
+
+
+NETDEV = "add table netdev n\nadd chain netdev n c { type filter hook %s device %s priority 0; }\nadd rule netdev n c "
+ONE_PACKET: dict[str, tuple[str, str]] = {
+    "destination": (f"{FORWARD}add rule inet t f ip daddr 10.0.2.0/24 drop", BAD),
+    "another destination": (f"{FORWARD}add rule inet t f ip daddr 10.0.3.0/24 drop", GOOD),
+    "source": (f"{FORWARD}add rule inet t f ip saddr 10.0.1.2 drop", BAD),
+    "devices": (f'{FORWARD}add rule inet t f iifname "eth0" oifname "eth*" drop', BAD),
+    "another device": (f'{FORWARD}add rule inet t f oifname {{ "eth2", "wg*" }} drop', GOOD),
+    "a set of devices": (
+        f'add set inet t s {{ type ifname; elements = {{ "eth0" }}; }}\n{FORWARD}add rule inet t f iifname @s drop',
+        MAYBE,
+    ),
+    "ingress": (NETDEV % ("ingress", "eth0") + "ip daddr 10.0.2.2 drop", BAD),
+    "ingress elsewhere": (NETDEV % ("ingress", "lo") + "ip daddr 10.0.2.2 drop", GOOD),
+    "egress": (NETDEV % ("egress", "eth1") + "ip daddr 10.0.2.2 drop", BAD),
+    "egress elsewhere": (NETDEV % ("egress", "lo") + "drop", GOOD),
+}
+
+
+@pytest.mark.parametrize(("rules", "word"), ONE_PACKET.values(), ids=list(ONE_PACKET))
+def test_one_packet(nets: Nets, rules: str, word: str) -> None:
+    """What the chains that are kept say of a packet, and the packet."""
+    a, r = through_a_router(nets)
+    r.run("nft", "-f", "-", input=f"add table inet t\n{rules}\n")
+    one = Packets(
+        AF_INET, CLASSES["forward4"][0].hooks, -1, parse_address("10.0.1.2"), parse_address("10.0.2.2"), "eth0", "eth1"
+    )
+    for node in (here(r), by_script(r)):
+        node = snapshot.decode(snapshot.encode(node))
+        assert node.firewall is not None
+        assert node.firewall.forward4 == UNKNOWN
+        assert of_packet(node.firewall.filter, one)[0] == word
+    if word != UNKNOWN:
+        assert a.call(answered, 0.5) == (word == ACCEPT)
 
 
 # --- a lab ---------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from via6.kernel.netns import setns
 from via6.observe import snapshot
 from via6.observe.node import Node
 from via6.observe.verify import words
+from via6.observe.verify.check import Checker, Pairs
 from via6.observe.verify.fates import Walker
 from via6.observe.verify.network import Network
 from via6.observe.verify.trace import Tracer
@@ -484,16 +485,26 @@ def examine(seed: int) -> Result:
 
 
 def consistent(network: Network, tracer: Tracer, wanted: list[Any]) -> list[str]:
-    """What the walk of all classes says against the single packet without a source: they must agree."""
+    """What the walk of all classes says, and that of all pairs of islands, against the single packet."""
     import numpy as np
 
-    fates = Walker(network).walk(np.arange(len(network.classes.example))).fates
+    rows = np.arange(len(network.classes.example))
+    fates = Walker(network).walk(rows).fates
     wrong = []
     for a, _, _, to in wanted:
         row = network.classes.row_of(int.from_bytes(to, "big"))
         one, all_ = tracer.codes(to, network.place[a]), int(fates[row, network.place[a]])
         if one != all_:
             wrong.append(f"{a} > {format_address(to)}: {words.names(all_)} for the class, {words.names(one)} alone")
+    islands = Pairs(Checker(network))
+    bits = islands.fates(rows, list(range(len(islands.endpoints))))
+    for turn, end in enumerate(islands.endpoints):
+        for row, number in enumerate(network.classes.example.tolist()):
+            one = tracer.codes(number.to_bytes(4, "big"), end.node, end.ifindex, end.address)
+            if one != int(bits[row, turn]) and not (one | int(bits[row, turn])) >> words.LOOP & 1:
+                to = format_address(number.to_bytes(4, "big"))
+                said = words.names(int(bits[row, turn])), words.names(one)
+                wrong.append(f"{end} > {to}: {said[0]} of all pairs, {said[1]} alone")
     return wrong
 
 

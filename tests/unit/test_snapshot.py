@@ -37,6 +37,7 @@ from via6.observe.node import (
     Node,
     Shut,
 )
+from via6.observe.snapshot import firewall
 from via6.prefix import AF_INET, AF_INET6, Prefix, mask
 
 v4, v6 = st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)
@@ -105,6 +106,26 @@ babel = st.builds(
     st.lists(st.tuples(prefixes(), st.integers(0, 65535)), max_size=2).map(tuple),
 )  # fmt: skip
 verdict = st.sampled_from(["accept", "drop", "unknown"])
+asked = st.builds(
+    firewall.Test, st.sampled_from(["saddr", "daddr"]), st.lists(prefixes(), max_size=2).map(tuple), st.booleans()
+) | st.builds(
+    firewall.Test, st.sampled_from(["iif", "oif", "?"]), st.lists(words, max_size=2).map(tuple), st.booleans()
+)  # fmt: skip
+rule_lines = st.builds(
+    firewall.RuleLine, st.lists(asked, max_size=2).map(tuple),
+    st.lists(
+        st.builds(
+            firewall.Verdict, st.sampled_from(["accept", "drop", "fall", "return", "jump", "goto", "any"]), words
+        ),
+        min_size=1, max_size=2,
+    ).map(tuple),
+    words,
+)  # fmt: skip
+chains = st.builds(
+    firewall.Chain, words, st.sampled_from(["", *firewall.CLASSES["forward4"][0].hooks]), st.just(0),
+    st.sampled_from(["accept", "drop"]), st.none() | st.lists(words, max_size=2).map(tuple),
+    st.lists(rule_lines, max_size=2),
+)  # fmt: skip
 nodes = st.builds(
     Node,
     name=words,
@@ -132,6 +153,7 @@ nodes = st.builds(
             ),
             max_size=2,
         ).map(tuple),
+        st.lists(st.dictionaries(words, chains, min_size=1, max_size=2), max_size=2).map(tuple),
     ),
     babel=st.none() | babel,
     unread=st.dictionaries(st.sampled_from(sorted(NODE_PARTS - PARTS)), words, max_size=3),

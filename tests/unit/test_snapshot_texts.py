@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,24 @@ def test_packets_of_single_interfaces() -> None:
     assert {one.rules for one in verdict.shut if one.packets == "forward4"} == {
         ("iptables filter FORWARD: policy drop",)
     }
+    # The chains that are kept say the same of each pair.
+    (packets,) = firewall.CLASSES["forward4"]
+    said = {(a, b): firewall.of_packet(verdict.filter, replace(packets, iif=a, oif=b))[0] for a, b in every}
+    assert {pair for pair, word in said.items() if word == DROP} == shut
+    assert {pair for pair, word in said.items() if word == UNKNOWN} == {(a, "docker0") for a in devices[1:]}
+
+
+def test_an_interface_of_a_named_set_is_not_known() -> None:
+    base = {"family": "inet", "table": "t"}
+    chain = base | {"name": "f", "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}
+    for op in ("==", "!="):
+        look = {"match": {"op": op, "left": {"meta": {"key": "iifname"}}, "right": "@inside"}}
+        told = [{"table": {"family": "inet", "name": "t"}}, {"chain": chain},
+                {"rule": base | {"chain": "f", "expr": [look, {"accept": None}]}}]  # fmt: skip
+        verdict = firewall.judge(nft.rulesets(json.dumps({"nftables": told}).encode()), ("eth0", "eth1"))
+        assert (verdict.forward4, verdict.shut) == (UNKNOWN, ())
+        packets = replace(firewall.CLASSES["forward4"][0], iif="eth0", oif="eth1")
+        assert firewall.of_packet(verdict.filter, packets)[0] == UNKNOWN
 
 
 def test_a_chain_that_hangs_on_an_interface() -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from via6.config_babel import IPV4, KERNEL_METRIC, Rule
 from via6.model import PARTS, Snapshot
 from via6.observe.allowedips import Peer
 from via6.prefix import Address, Prefix
+
+if TYPE_CHECKING:
+    from via6.observe.snapshot.firewall import Ruleset
 
 LINUX: Final = "linux"
 OPENBSD: Final = "openbsd"
@@ -43,7 +46,9 @@ class Firewall:
     """What a packet filter does with packets, as far as that can be said without running it: `accept`, `drop` or
     `unknown` for all forwarded IPv4 (`forward4`), ICMP errors (`icmp4`), what comes from 192.0.0.8 (`dummy4`), and UDP
     6696 to the node (`babel`). `evidence` are the rules or policies this was read from. `shut` is what is surely
-    dropped: a whole class, or of one that is `unknown` the packets of single interfaces."""
+    dropped: a whole class, or of one that is `unknown` the packets of single interfaces. Where `forward4` is unknown
+    `filter` has the chains that forwarded IPv4 passes (snapshot/firewall.py), to be asked about one packet; if it is
+    empty they are not told."""
 
     forward4: str = ACCEPT
     icmp4: str = ACCEPT
@@ -51,6 +56,7 @@ class Firewall:
     babel: str = ACCEPT
     evidence: tuple[str, ...] = ()
     shut: tuple[Shut, ...] = ()
+    filter: tuple[Ruleset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,19 @@ from via6.observe.node import (
     Shut,
 )
 from via6.observe.snapshot import schema
+from via6.observe.snapshot.firewall import (
+    ANY,
+    CLASSES,
+    FALL,
+    GOTO,
+    JUMP,
+    RETURN,
+    Chain,
+    RuleLine,
+    Ruleset,
+    Test,
+    Verdict,
+)
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix, PrefixError, mask, parse_address
 
 P = TypeVar("P")
@@ -296,7 +309,40 @@ def _firewall(part: schema.FirewallPart | None) -> Firewall | None:
         )
         for at, one in enumerate(part.shut)
     )
-    return Firewall(forward4, icmp4, dummy4, babel, tuple(part.evidence), shut)
+    return Firewall(forward4, icmp4, dummy4, babel, tuple(part.evidence), shut, _filter(part.filter))
+
+
+def _filter(parts: Sequence[schema.FilterChainPart]) -> tuple[Ruleset, ...]:
+    tables: dict[int, dict[str, Chain]] = {}
+    for at, part in enumerate(parts):
+        place = f"firewall.filter[{at}]"
+        _one_of(part.policy, (ACCEPT, DROP), f"{place}.policy")
+        _one_of(part.hook, ("", *CLASSES["forward4"][0].hooks), f"{place}.hook")
+        chain = Chain(part.where, part.hook, 0, part.policy, None if part.devices is None else tuple(part.devices))
+        chain.rules = [_filter_rule(rule, f"{place}.rules[{number}]") for number, rule in enumerate(part.rules)]
+        if part.name in tables.setdefault(part.table, {}):
+            raise Wrong(f"{place}.name", f"the chain {part.name} is there twice")
+        tables[part.table][part.name] = chain
+    return tuple(tables[table] for table in sorted(tables))
+
+
+def _filter_rule(part: schema.FilterRulePart, place: str) -> RuleLine:
+    tests = []
+    for at, test in enumerate(part.tests):
+        _one_of(test.key, ("saddr", "daddr", "iif", "oif", "?"), f"{place}.tests[{at}].key")
+        values: tuple[Prefix | str, ...] = tuple(test.values)
+        if test.key in ("saddr", "daddr"):
+            values = tuple(_prefix(value, f"{place}.tests[{at}].values") for value in test.values)
+        tests.append(Test(test.key, values, test.invert))
+    verdicts = []
+    for at, verdict in enumerate(part.verdicts):
+        if len(verdict) != 2:
+            raise Wrong(f"{place}.verdicts[{at}]", "a verdict is a kind and the name of a chain")
+        _one_of(verdict[0], (ACCEPT, DROP, FALL, RETURN, JUMP, GOTO, ANY), f"{place}.verdicts[{at}]")
+        verdicts.append(Verdict(*verdict))
+    if not verdicts:
+        raise Wrong(f"{place}.verdicts", "a rule has one")
+    return RuleLine(tuple(tests), tuple(verdicts), part.text)
 
 
 def _babel(part: schema.BabelPart | None) -> BabelState | None:

@@ -18,6 +18,7 @@ from via6.model import (
 from via6.observe.allowedips import Peer
 from via6.observe.node import BabelInterface, BabelPolicy, BabelState, Firewall, Node
 from via6.observe.snapshot import schema
+from via6.observe.snapshot.firewall import Chain
 from via6.prefix import AF_INET, AF_INET6, Address, Prefix, format_address
 
 _TEXT_UP_TO: Final = 1024
@@ -133,7 +134,27 @@ def _firewall(firewall: Firewall) -> schema.FirewallPart:
     return schema.FirewallPart(
         firewall.forward4, firewall.icmp4, firewall.dummy4, firewall.babel, list(firewall.evidence),
         [schema.ShutPart(one.packets, list(one.rules), one.into, one.out) for one in firewall.shut],
+        [_chain(at, name, chain) for at, table in enumerate(firewall.filter) for name, chain in table.items()],
     )  # fmt: skip
+
+
+def _chain(table: int, name: str, chain: Chain) -> schema.FilterChainPart:
+    rules = [
+        schema.FilterRulePart(
+            [schema.TestPart(test.key, [str(value) for value in test.values], test.invert) for test in rule.tests],
+            [[verdict.kind, verdict.chain] for verdict in rule.verdicts], rule.text,
+        )
+        for rule in chain.rules
+    ]  # fmt: skip
+    return schema.FilterChainPart(
+        table,
+        name,
+        chain.where,
+        chain.hook,
+        chain.policy,
+        None if chain.devices is None else list(chain.devices),
+        rules,
+    )
 
 
 def _babel(babel: BabelState) -> schema.BabelPart:

@@ -3,7 +3,9 @@
 A chain is walked with what is known of every packet of the class; a match that some of them may pass and others not is
 a *maybe*. So a walk has a set of ends. All accept: `accept`. All drop: `drop`. Else it depends on the packet:
 `unknown`, and `evidence` names the rules on which. Then packets of single interfaces are looked at: what of them is
-surely dropped, such as all that passes between two of them. Nothing is known of ports, states of connections and sets.
+surely dropped, such as all that passes between two of them (`shut`). Nothing is known of ports, states of connections
+and sets. Where it is addresses or devices that forwarded IPv4 depends on, the chains are kept (`kept`), so that one
+packet can be asked about (`of_packet`).
 `accept` ends its own chain only; a packet lives when all chains on its way let it.
 
 nft's JSON (`nft.py`) and `iptables-save` (`iptables.py`) are read into the same chains.
@@ -11,7 +13,7 @@ nft's JSON (`nft.py`) and `iptables-save` (`iptables.py`) are read into the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -33,20 +35,22 @@ _MOST_EVIDENCE: Final = 16
 _LONGEST: Final = 200
 _MOST_KINDS: Final = 12  # of interfaces that the rules tell apart
 _MOST_SHUT: Final = 256
+_MOST_RULES: Final = 512
+_MOST_VALUES: Final = 4096
+_OF_PACKET: Final = frozenset({"saddr", "daddr", "iif", "oif"})
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """What a rule asks of a packet: that its `key` is (or with `invert`, is not) among `values`; of the keys `iif`,
-    `oif` and `state`, among `names` (`eth*`: all that begin so). A key that is not known of the class is a maybe.
-    `family` and `l4` are what the question takes for granted."""
+    """What a rule asks of a packet: that its `key` is (or with `invert`, is not) among `values`; of the keys `iif` and
+    `oif` names of devices (`eth*`: all that begin so), of `state` words. A key that is not known of the class is a
+    maybe, and so is one without values. `family` and `l4` are what the question takes for granted."""
 
     key: str = ""
-    values: tuple[Prefix | tuple[int, int], ...] = ()
+    values: tuple[Prefix | tuple[int, int] | str, ...] = ()
     invert: bool = False
     family: int = 0
     l4: int = -1
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +83,28 @@ class Chain:
     rules: list[RuleLine] = field(default_factory=list)
 
 
+_MAYBE: Final = Test("?")
+
 Ruleset = Mapping[str, Chain]
 """The chains of one table by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packets:
-    """A class: what is true of each packet. `hooks` are those on its way. Numbers by key, those that are known. `into`
-    and `out` are its interfaces ("": any), `state` that of its connection."""
+    """A class, or one packet: what is true of each. `hooks` are those on its way. `iif` and `oif` are its interfaces
+    ("": any), `state` that of its connection, `beneath` those that packets may pass below an interface, such as the
+    members of a bridge. Numbers by key, those that are known."""
 
     family: int
     hooks: tuple[str, ...]
     l4: int = -1
     source: Address | None = None
+    destination: Address | None = None
+    iif: str = ""
+    oif: str = ""
     numbers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    into: str = ""
-    out: str = ""
     state: str = ""
+    beneath: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 _FORWARDED: Final = ("ingress", "prerouting", "forward", "postrouting", "egress")
@@ -111,8 +120,8 @@ CLASSES: Final = {
         Packets(AF_INET, _SENT, _ICMP, numbers={"icmp.type": (3, 11, 12)}),
     ),
     "dummy4": (
-        Packets(AF_INET, _FORWARDED, _ICMP, parse_address("192.0.0.8"), {"icmp.type": (3, 11, 12)}),
-        Packets(AF_INET, _RECEIVED, _ICMP, parse_address("192.0.0.8"), {"icmp.type": (3, 11, 12)}),
+        Packets(AF_INET, _FORWARDED, _ICMP, parse_address("192.0.0.8"), numbers={"icmp.type": (3, 11, 12)}),
+        Packets(AF_INET, _RECEIVED, _ICMP, parse_address("192.0.0.8"), numbers={"icmp.type": (3, 11, 12)}),
     ),
     "babel": (
         Packets(AF_INET6, _RECEIVED, _UDP, numbers={"dport": (_BABEL,), "sport": (_BABEL,)}),
@@ -146,7 +155,8 @@ def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
     if len(evidence) > _MOST_EVIDENCE:
         shown.append(f"and {len(evidence) - _MOST_EVIDENCE} more")
     made = Firewall(found["forward4"], found["icmp4"], found["dummy4"], found["babel"], tuple(shown))
-    return replace(made, shut=tuple(shut[:_MOST_SHUT]))
+    chains = kept(tables) if made.forward4 == UNKNOWN else ()
+    return replace(made, shut=tuple(shut[:_MOST_SHUT]), filter=chains)
 
 
 def _short(rules: Iterable[str]) -> tuple[str, ...]:
@@ -184,7 +194,7 @@ def _kinds(tables: Sequence[Ruleset], devices: Iterable[str]) -> list[list[str]]
         for chain in table.values():
             names.update(chain.devices or ())
             tests = (test for rule in chain.rules for test in rule.tests if test.key != "state")
-            names.update(name for test in tests for name in test.names)
+            names.update(value for test in tests for value in test.values if isinstance(value, str))
     by_kind: dict[frozenset[str], list[str]] = {}
     for device in devices if names else ():
         by_kind.setdefault(frozenset(name for name in names if _named(device, (name,))), []).append(device)
@@ -203,12 +213,12 @@ def _of_devices(tables: Sequence[Ruleset], name: str, kinds: Sequence[Sequence[s
             for other in kinds:
                 pairs = [(a, b) for a in kind for b in other if a != b]
                 if pairs:
-                    yield from _surely(tables, name, [replace(ways[0], into=pairs[0][0], out=pairs[0][1])], pairs)
+                    yield from _surely(tables, name, [replace(ways[0], iif=pairs[0][0], oif=pairs[0][1])], pairs)
         return
     for kind in kinds:
-        coming = [replace(way, into=kind[0]) for way in ways if way.hooks != _SENT]
+        coming = [replace(way, iif=kind[0]) for way in ways if way.hooks != _SENT]
         yield from _surely(tables, name, coming, [(one, "") for one in kind])
-        leaving = [replace(way, out=kind[0]) for way in ways if way.hooks != _RECEIVED]
+        leaving = [replace(way, oif=kind[0]) for way in ways if way.hooks != _RECEIVED]
         yield from _surely(tables, name, leaving, [("", one) for one in kind])
 
 
@@ -218,6 +228,48 @@ def _surely(
     verdict, _, rules = _of_class(tables, ways)
     if verdict == DROP:
         yield from (Shut(name, _short(rules), into, out) for into, out in pairs)
+
+
+# --- one packet ----------------------------------------------------------------------------------------------------
+
+
+def kept(tables: Iterable[Ruleset]) -> tuple[Ruleset, ...]:
+    """The chains that forwarded IPv4 passes, without what is true or false of all of it; () if that is too much."""
+    (packets,) = CLASSES["forward4"]
+    found: list[Ruleset] = []
+    rules = values = 0
+    for table in tables:
+        todo = [name for name, c in table.items() if c.hook in packets.hooks and c.family in (0, packets.family)]
+        chains: dict[str, Chain] = {}
+        while todo:
+            name = todo.pop()
+            if name not in table or name in chains:
+                continue
+            chain = chains[name] = replace(table[name], family=0, rules=list(_plain(table[name].rules, packets)))
+            todo += [verdict.chain for rule in chain.rules for verdict in rule.verdicts if verdict.chain]
+            rules += len(chain.rules)
+            values += sum(len(test.values) for rule in chain.rules for test in rule.tests)
+        if any(chain.hook for chain in chains.values()):
+            found.append(dict(sorted(chains.items())))
+    return tuple(found) if rules <= _MOST_RULES and values <= _MOST_VALUES else ()
+
+
+def _plain(rules: Iterable[RuleLine], packets: Packets) -> Iterable[RuleLine]:
+    for rule in rules:
+        if passes(rule.tests, packets) == NO:
+            continue
+        tests = [
+            Test(test.key, test.values, test.invert) if test.key in _OF_PACKET and test.l4 < 0 else _MAYBE
+            for test in rule.tests
+            if _passes(test, packets) != YES
+        ]
+        yield RuleLine(tuple(dict.fromkeys(tests)), rule.verdicts, rule.text[:_LONGEST])
+
+
+def of_packet(tables: Sequence[Ruleset], packets: Packets) -> tuple[str, str]:
+    """(accept, drop or unknown, the rules on which it rests) of one packet that is forwarded."""
+    verdict, maybe, surely = _of_class(tables, (packets,))
+    return verdict, "; ".join(list(dict.fromkeys(surely if verdict == DROP else maybe))[:2])
 
 
 # --- one chain -----------------------------------------------------------------------------------------------------
@@ -230,20 +282,28 @@ class _Walk:
         self._table = table
         self._packets = packets
         self.evidence: list[str] = []
+        self._ends: dict[str, set[str]] = {}
 
     def base(self, chain: Chain) -> set[str]:
         """Accept, drop or both."""
-        device = self._packets.out if chain.hook == "egress" else self._packets.into
-        if chain.devices and device and not _named(device, chain.devices):
-            return {ACCEPT}
+        device = self._packets.oif if chain.hook == "egress" else self._packets.iif
+        sure = chain.devices is None
+        if chain.devices and device:
+            sure = _named(device, chain.devices)
+            beneath = self._packets.beneath.get(device, ())
+            if not sure and not any(_named(one, chain.devices) for one in beneath):
+                return {ACCEPT}
+            if not sure:  # there it may be known by another interface, and with another head
+                self._packets = replace(self._packets, iif="", oif="")
         if chain.hook in _UNROUTED:
-            self._packets = replace(self._packets, out="")
+            self._packets = replace(self._packets, oif="")
+        if chain.hook == "egress":  # which does not know where it came in
+            self._packets = replace(self._packets, iif="")
         ends = self._chain(chain, 0)
         if FALL in ends:
             ends = ends - {FALL} | {chain.policy}
             if chain.policy == DROP:
                 self.evidence.append(f"{chain.where}: policy drop")
-        sure = chain.devices is None or (chain.devices and device)
         return ends if sure else ends | {ACCEPT}
 
     def _chain(self, chain: Chain, depth: int) -> set[str]:
@@ -274,7 +334,10 @@ class _Walk:
         target = self._table.get(verdict.chain)
         if target is None:
             return {ACCEPT, DROP, FALL}
-        ends = self._chain(target, depth + 1)
+        if verdict.chain not in self._ends:
+            self._ends[verdict.chain] = {ACCEPT, DROP, FALL}  # for who jumps back: no kernel takes that, a file may
+            self._ends[verdict.chain] = self._chain(target, depth + 1)
+        ends = self._ends[verdict.chain]
         # Behind a goto the chain that it was in does not go on.
         return ends - {FALL} | {RETURN} if verdict.kind == GOTO and FALL in ends else ends
 
@@ -302,20 +365,22 @@ def _passes(test: Test, packets: Packets) -> str:
 def _among(test: Test, packets: Packets) -> str:
     if not test.key:
         return YES
+    if test.key in ("saddr", "daddr"):
+        address = packets.source if test.key == "saddr" else packets.destination
+        prefixes = [value for value in test.values if isinstance(value, Prefix)]
+        if address is None or not prefixes:
+            return YES if any(prefix.length == 0 for prefix in prefixes) else MAYBE
+        return YES if any(address in prefix for prefix in prefixes) else NO
     if test.key in ("iif", "oif", "state"):
-        device = {"iif": packets.into, "oif": packets.out}.get(test.key, packets.state)
-        return MAYBE if not device else YES if _named(device, test.names) else NO
-    if test.key == "saddr":
-        if packets.source is None:
-            return YES if any(isinstance(v, Prefix) and v.length == 0 for v in test.values) else MAYBE
-        return YES if any(isinstance(v, Prefix) and packets.source in v for v in test.values) else NO
-    if test.key == "daddr":
-        return YES if any(isinstance(v, Prefix) and v.length == 0 for v in test.values) else MAYBE
+        word = {"iif": packets.iif, "oif": packets.oif}.get(test.key, packets.state)
+        if not word or not test.values:
+            return MAYBE
+        return YES if _named(word, (value for value in test.values if isinstance(value, str))) else NO
     if test.key == "l4":
         known: tuple[int, ...] = (packets.l4,) if packets.l4 >= 0 else ()
     else:
         known = packets.numbers.get(test.key, ())
     if not known or not test.values:
         return MAYBE
-    hits = [any(not isinstance(v, Prefix) and v[0] <= number <= v[1] for v in test.values) for number in known]
+    hits = [any(not isinstance(v, Prefix | str) and v[0] <= number <= v[1] for v in test.values) for number in known]
     return YES if all(hits) else MAYBE if any(hits) else NO

@@ -79,9 +79,9 @@ def _rule(words: list[str], family: int) -> RuleLine:
         elif word in ("-i", "-o"):
             name = next(rest, "")
             name = f"{name[:-1]}*" if name.endswith("+") else name
-            tests.append(Test("iif" if word == "-i" else "oif", invert=invert, names=(name,)))
+            tests.append(Test("iif" if word == "-i" else "oif", (name,) if name else (), invert))
         elif word in ("--ctstate", "--state"):
-            tests.append(Test("state", invert=invert, names=tuple(next(rest, "").lower().split(","))))
+            tests.append(Test("state", tuple(next(rest, "").lower().split(",")), invert))
         elif word in ("-m", "--comment"):
             next(rest, "")
         elif word.startswith("-"):

@@ -17,11 +17,12 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2s
-from typing import Final
+from typing import Any, Final
 
 from via6.model import NextHop, Route, RouteBlock, RouteTable
 from via6.observe.allowedips import Peer
 from via6.observe.node import BabelInterface, BabelPolicy, BabelState, Firewall, Node
+from via6.observe.snapshot.firewall import Chain, RuleLine
 from via6.prefix import Address, Prefix, PrefixError, format_address, mask, parse_address, parse_prefix
 
 _WHOLE: Final = tuple(
@@ -184,13 +185,6 @@ class Mask:
             unread={part: self.text(why) for part, why in node.unread.items()},
         )  # fmt: skip
 
-    def _firewall(self, firewall: Firewall) -> Firewall:
-        shut = (
-            replace(one, rules=tuple(map(self.text, one.rules)), into=self.text(one.into), out=self.text(one.out))
-            for one in firewall.shut
-        )
-        return replace(firewall, evidence=tuple(map(self.text, firewall.evidence)), shut=tuple(shut))
-
     def _maybe(self, address: Address | None) -> Address | None:
         return self.address(address) if address is not None else None
 
@@ -210,6 +204,29 @@ class Mask:
             self.text(device): tuple(Peer(self.key(p.key), tuple(map(self.prefix, p.allowed))) for p in peers)
             for device, peers in found.items()
         }
+
+    def _firewall(self, firewall: Firewall) -> Firewall:
+        shut = (
+            replace(one, rules=tuple(map(self.text, one.rules)), into=self.text(one.into), out=self.text(one.out))
+            for one in firewall.shut
+        )
+        return replace(
+            firewall, evidence=tuple(map(self.text, firewall.evidence)), shut=tuple(shut),
+            filter=tuple({self.text(name): self._chain(one) for name, one in table.items()}
+                         for table in firewall.filter),
+        )  # fmt: skip
+
+    def _chain(self, chain: Chain) -> Chain:
+        def value(one: Any) -> Prefix | str:
+            return self.prefix(one) if isinstance(one, Prefix) else self.text(one)
+
+        def rule(one: RuleLine) -> RuleLine:
+            tests = (replace(test, values=tuple(map(value, test.values))) for test in one.tests)
+            verdicts = (replace(verdict, chain=self.text(verdict.chain)) for verdict in one.verdicts)
+            return RuleLine(tuple(tests), tuple(verdicts), self.text(one.text))
+
+        devices = chain.devices if chain.devices is None else tuple(map(self.text, chain.devices))
+        return replace(chain, where=self.text(chain.where), devices=devices, rules=list(map(rule, chain.rules)))
 
     def _babel(self, babel: BabelState) -> BabelState:
         return BabelState(

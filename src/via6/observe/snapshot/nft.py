@@ -133,7 +133,7 @@ def _test(value: Json, family: int) -> Test:
     invert = op == "!="
     meta, payload, tracked = left.get("meta"), left.get("payload"), left.get("ct")
     if isinstance(tracked, dict) and tracked.get("key") == "state":
-        return Test("state", invert=invert, family=family, names=tuple(sorted(str(word) for word in _items(right))))
+        return Test("state", tuple(sorted(str(word) for word in _items(right))), invert, family)
     if isinstance(meta, dict):
         return _meta(meta.get("key", ""), right, invert, family)
     if isinstance(payload, dict) and "protocol" in payload:
@@ -143,13 +143,14 @@ def _test(value: Json, family: int) -> Test:
 
 def _meta(key: str, right: Any, invert: bool, family: int) -> Test:
     words = {str(word) for word in _items(right)}
-    if key in ("iif", "iifname", "oif", "oifname"):
-        return Test(key[:3], invert=invert, family=family, names=tuple(sorted(words)))
     if key in ("nfproto", "protocol") and words <= {"ipv4", "ip", "ipv6", "ip6"} and words:
         wanted = {AF_INET if word in ("ipv4", "ip") else AF_INET6 for word in words}
         if len(wanted) == 2:
             return Test(invert=invert)
         return Test(family=AF_INET + AF_INET6 - wanted.pop() if invert else wanted.pop())
+    if key in ("iif", "iifname", "oif", "oifname"):
+        named = all(isinstance(item, str) and item and item[0] != "@" for item in _items(right))
+        return Test(key[:3], tuple(sorted(words)) if named else (), invert, family)
     if key == "l4proto":
         return Test("l4", _numbers(right, PROTOCOLS), invert, family)
     return Test("?", family=family)

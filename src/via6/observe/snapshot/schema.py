@@ -122,6 +122,30 @@ class ShutPart(Part):
     out: str = ""
 
 
+class TestPart(Part):
+    key: str
+    values: list[str] = field(default_factory=list)
+    invert: bool = False
+
+
+class FilterRulePart(Part):
+    """`verdicts` are pairs of a kind and the name of a chain (empty unless it jumps there)."""
+
+    tests: list[TestPart] = field(default_factory=list)
+    verdicts: list[list[str]] = field(default_factory=list)
+    text: str = ""
+
+
+class FilterChainPart(Part):
+    table: Annotated[int, Meta(ge=0, le=65535)]
+    name: str
+    where: str
+    hook: str = ""
+    policy: str = "accept"
+    devices: list[str] | None = None
+    rules: list[FilterRulePart] = field(default_factory=list)
+
+
 class FirewallPart(Part):
     forward4: str
     icmp4: str
@@ -129,6 +153,7 @@ class FirewallPart(Part):
     babel: str
     evidence: list[str] = field(default_factory=list)
     shut: list[ShutPart] = field(default_factory=list)
+    filter: list[FilterChainPart] = field(default_factory=list)
 
 
 class BabelRoutePart(Part):

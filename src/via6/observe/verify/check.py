@@ -387,12 +387,18 @@ class Pairs:
         for place, one in enumerate(self.endpoints):
             refusing = self._refused[:, place] > 0
             entry = self.network.ports.get(one.port, 0)
-            calm[place] = not self._tunnels and not refusing[entry] and (node_of[refusing] == one.node).all()
+            quiet = not self._tunnels and not self._sourced
+            calm[place] = quiet and not refusing[entry] and (node_of[refusing] == one.node).all()
         return calm
 
     @cached_property
     def _tunnels(self) -> bool:
         return any(self.network.links.tunnel(port) for port in self.network.ports)
+
+    @cached_property
+    def _sourced(self) -> set[int]:
+        """Nodes whose packet filter looks at sources."""
+        return {at for at, wall in self.network.walls.items() if wall.by_source}
 
     def fates(self, rows: Any, asked: list[int]) -> Any:
         """[row, endpoint] of bits: the fates of packets from endpoints, their sources looked at."""
@@ -406,6 +412,10 @@ class Pairs:
             if code:
                 taken = self.checker.walker.taken[fates.gids[:, node[turn]]]
                 bits[:, turn] = np.where(taken, bits[:, turn], np.uint16(1 << code))
+            elif self.endpoints[place].ifindex and self.endpoints[place].node in self.network.walls:
+                port = np.full(len(rows), self.network.ports[self.endpoints[place].port])
+                codes = self.checker.walker.walled(port, fates.gids[:, node[turn]])
+                bits[:, turn] = np.where(codes > 0, np.uint16(1) << codes.astype(np.uint16), bits[:, turn])
         self._believed(rows, fates, asked, bits)
         return bits
 
@@ -433,12 +443,26 @@ class Pairs:
             if not len(row):
                 return
             refused = self._refused[port, source]
-            hit = refused > 0
+            if self._sourced:
+                refused = np.where(refused > 0, refused, self._walled(fates, row, now, port, source))
+            here = fates.gids[row, now]  # without a route nobody asks for the source
+            hit = (refused > 0) & ((self.checker.walker.stop[here] == 0) | self.checker.walker.taken[here])
             bits[row[hit], turn[hit]] = np.uint16(1) << refused[hit].astype(np.uint16)
             on = ~hit & (fates.stop[row, now] == 0)
             row, turn, source, now = row[on], turn[on], source[on], now[on]
             port = fates.port[row, now]
             now = fates.next[row, now]
+
+    def _walled(self, fates: Fates, row: Any, now: Any, port: Any, source: Any) -> Any:
+        """What the packet filters that look at sources make of packets where they are now."""
+        import numpy as np
+
+        codes = np.zeros(len(row), np.uint8)
+        for at in np.flatnonzero(np.isin(now, list(self._sourced)) & (port > 0)).tolist():
+            here = self.checker.walker.port_of[int(port[at])]
+            action = self.network.actions[int(fates.gids[row[at], now[at]])]
+            codes[at] = self.network.wall(here, action, self.endpoints[int(source[at])].address)[0]
+        return codes
 
     # --- asymmetry -------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class Walker:
         self.unknown = np.array([action.kind == UNKNOWN for action in actions])
         self.taken = np.array([action.kind in (LOCAL, BROADCAST) for action in actions])
         self.default = np.array([action.default for action in actions])
+        self.port_of = dict(zip(network.ports.values(), network.ports, strict=True))
         self.reached: list[tuple[int, int, tuple[Edge, ...], list[int]]] = []
         for gid in range(len(actions)):
             self._enter(gid, network.node_of[gid])
@@ -121,7 +122,24 @@ class Walker:
             passed = self.taken[there] | ((block != words.FORWARDING_OFF) & (self.stop[there] > 0))
             refused = (stop == 0) & (block > 0) & ~passed
             stop = np.where(refused, block, stop)
+        for node in self.network.walls:
+            row, sender = np.nonzero((after == node) & (stop == 0) & (here != node))
+            if len(row):
+                stop[row, sender] = self.walled(port[row, sender], gids[row, node])
         return np.where(stop > 0, here, after), port, stop
+
+    def walled(self, ports: Any, gids: Any) -> Any:
+        """What the packet filter of a node makes of packets that come in by these interfaces (their numbers) and meet
+        these actions, whoever sent them."""
+        import numpy as np
+
+        count = len(self.network.actions)
+        pairs, back = np.unique(ports.astype(np.int64) * count + gids, return_inverse=True)
+        codes = []
+        for pair in pairs.tolist():
+            place = self.port_of[pair // count]
+            codes.append(self.network.wall(place, self.network.actions[pair % count])[0])
+        return np.array(codes, np.uint8)[back.reshape(ports.shape)]
 
     def _find_hosts(self, gids: Any, turn: int, after: Any, port: Any, stop: Any) -> None:
         """Connected ways: a node on the link that has the destination takes it; else one of which nobody knows."""

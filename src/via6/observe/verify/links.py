@@ -71,7 +71,16 @@ class Segments:
                     self._lladdrs.setdefault(link.lladdr, []).append((at, link.ifindex))
         self._join_bridges()
         self._join_neighbours()
-        self._join_pairs()
+        pairs = self._pairs()
+        # Once more: between links of which all ends are known a table may know what a bridge passed that is down now.
+        self._above.clear()
+        self._join_bridges()
+        for one, other in pairs:
+            self._paired |= {one, other}
+            self._join(one, other)
+        whole = frozenset(one for ports in self.members.values() for one in ports if self.closed(one))
+        del self.members
+        self._join_neighbours(whole)
 
     # --- making segments -------------------------------------------------------------------------------------------
 
@@ -99,11 +108,14 @@ class Segments:
                 if self._enslaved(at, link) and link.up and node.kernel.by_index[link.master].up:
                     self._join((at, link.ifindex), (at, link.master))
 
-    def _join_neighbours(self) -> None:
+    def _join_neighbours(self, whole: frozenset[Port] = frozenset()) -> None:
+        """Whoever is in a table is on the link, but for two interfaces on links that are `whole` without that."""
         for at, node in enumerate(self.nodes):
             for entry in node.kernel.neighbours:
                 found = self._by_lladdr(entry.lladdr, entry.address)
-                if entry.state not in _SILENT and len(found) == 1 and found[0][0] != at:
+                if entry.state in _SILENT or len(found) != 1 or found[0][0] == at:
+                    continue
+                if not {(at, entry.ifindex), found[0]} <= whole:
                     self._join((at, entry.ifindex), found[0])
 
     def _by_lladdr(self, lladdr: bytes, address: Address) -> list[Port]:
@@ -113,7 +125,7 @@ class Segments:
             found = [port for port in found if port in self.owners.get(address, ())]
         return found
 
-    def _join_pairs(self) -> None:
+    def _pairs(self) -> list[tuple[Port, Port]]:
         """veth: both ends name each other's number. Numbers repeat from node to node, so the partner is the one with
         which the neighbour tables have joined it already, or else the only likely one."""
         ends: dict[tuple[int, int], list[Port]] = {}
@@ -133,10 +145,7 @@ class Segments:
                 pick = joined or [one for one in far if one != port and self._likely(port, one, alone)]
                 if len(pick) == 1:
                     chosen[port] = pick[0]
-        for port, other in chosen.items():
-            if chosen.get(other) == port:
-                self._paired |= {port, other}
-                self._join(port, other)
+        return [(port, other) for port, other in chosen.items() if chosen.get(other) == port]
 
     def _likely(self, port: Port, other: Port, alone: bool) -> bool:
         """Two veth ends that name each other's numbers, `alone` or with others, are a pair, and not by chance."""
@@ -359,7 +368,7 @@ class Segments:
         if entry is not None:
             there = self._by_lladdr(entry.lladdr, via)
             if len(there) == 1 and self._answers(there[0], via):
-                return there, True
+                return (there if not closed or there[0] in near else []), True
             if not there:
                 return [], closed
         having = [one for one in near if self._answers(one, via)]
@@ -388,8 +397,8 @@ class Segments:
         if node.firewall is None:
             said = node.unread.get("firewall", "")
             return words.UNKNOWN, f"the firewall of {node.name} was not read" + (f": {said}" if said else "")
-        if node.firewall.forward4 == ACCEPT:
-            return 0, ""
+        if node.firewall.forward4 == ACCEPT or node.firewall.filter:
+            return 0, ""  # or it is up to the packet: `Network.wall`
         evidence = "; ".join(node.firewall.evidence[:2])
         if node.firewall.forward4 == DROP:
             return words.DENIED_FIREWALL, evidence or "the packet filter drops forwarded IPv4"

@@ -32,7 +32,8 @@ from via6.observe.verify.table import (
     Way,
     lookup,
 )
-from via6.prefix import AF_INET, Prefix, mask
+from via6.observe.verify.wall import Wall
+from via6.prefix import AF_INET, Address, Prefix, mask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,13 +238,28 @@ class Network:
         self.place = {node.name: at for at, node in enumerate(self.nodes)}
         self.links = Segments(self.nodes)
         shapes = Shapes()
-        told = [self.links.notable(at) for at in range(len(self.nodes))]
-        self.lookups = list(at_once(lambda at: lookup(self.nodes[at], shapes, told[at]), range(len(self.nodes))))
+        self.walls = {
+            at: Wall.of(node.firewall, node.kernel.links)
+            for at, node in enumerate(self.nodes)
+            if node.firewall is not None and node.firewall.filter
+        }
+        self.lookups = list(at_once(lambda at: self._lookup(at, shapes), range(len(self.nodes))))
         self.classes = classes_of(self.lookups, {*cuts, *_named(self.nodes)})
         self.offsets = [0]
         for one in self.lookups:
             self.offsets.append(self.offsets[-1] + len(one.actions))
         self._edges: dict[tuple[int, Way], tuple[Edge, ...]] = {}
+
+    def _lookup(self, at: int, shapes: Shapes) -> Lookup:
+        wall = self.walls.get(at)
+        cuts = (wall.parts.starts, wall.parts.part) if wall is not None else None
+        return lookup(self.nodes[at], shapes, self.links.notable(at), cuts)
+
+    def wall(self, port: Port, action: Action, source: Address | None = None) -> tuple[int, str]:
+        """(code, why) if the packet filter of a node does not pass what comes in by an interface, for an action; for
+        nodes in `walls`. (0, "") if it does, and for what is not sent on."""
+        wall = self.walls.get(port[0])
+        return wall.judge(action, port[1], source) if wall is not None and action.ways else (0, "")
 
     @cached_property
     def actions(self) -> list[Action]:

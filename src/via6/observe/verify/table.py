@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Starts = NDArray[np.uint32]
     Numbers = NDArray[np.int32]
+    Cuts = tuple[Starts, Numbers]
 
 NONE: Final = "none"  # no route matches
 LOCAL: Final = "local"
@@ -65,13 +66,15 @@ class Way:
 class Action:
     """What a node does with a packet. `ways` are the next hops that live, `devices` those of the route's dead ones as
     well (the reverse path filter counts them), `default` says that it is a default route's, `why` says more: the type
-    of route that discards, or what is unknown."""
+    of route that discards, or what is unknown. `wall` is the part of the addresses that a packet filter treats alike
+    (`wall.Parts`)."""
 
     kind: str
     ways: tuple[Way, ...] = ()
     devices: frozenset[int] = frozenset()
     why: str = ""
     default: bool = False
+    wall: int = 0
 
 
 NO_ROUTE: Final = Action(NONE)
@@ -157,18 +160,24 @@ def destinations(block: RouteBlock) -> Any:
     return np.frombuffer(octets, ">u4").astype(np.uint64)
 
 
-def lookup(node: Node, shapes: Shapes | None = None, told: Iterable[tuple[Address, int]] = ()) -> Lookup:
-    """The whole lookup of a node. `told` are IPv4 addresses on interfaces that get a Way with `entry`."""
-    return _Lookups(node, shapes or Shapes(), told).whole()
+def lookup(
+    node: Node, shapes: Shapes | None = None, told: Iterable[tuple[Address, int]] = (), cuts: Cuts | None = None
+) -> Lookup:
+    """The whole lookup of a node. `told` are IPv4 addresses on interfaces that get a Way with `entry`; `cuts` are where
+    the parts of `Action.wall` begin, and which part it is there."""
+    return _Lookups(node, shapes or Shapes(), told, cuts).whole()
 
 
 class _Lookups:
     """The tables of one node, on their way to one Lookup. Numbers are those of `actions`; 0 is NO_ROUTE."""
 
-    def __init__(self, node: Node, shapes: Shapes, told: Iterable[tuple[Address, int]]) -> None:
+    def __init__(
+        self, node: Node, shapes: Shapes, told: Iterable[tuple[Address, int]], cuts: Cuts | None
+    ) -> None:  # fmt: skip
         self.node = node
         self.shapes = shapes
         self.told = told
+        self.cuts = cuts
         self.actions: dict[Action, int] = {NO_ROUTE: 0}
         self.objects = {o.nhid: o for o in node.kernel.nexthops}
 
@@ -192,7 +201,25 @@ class _Lookups:
             link = self.node.kernel.by_name.get(name)
             if link is not None:
                 starts, numbers = self._by_peers(starts, numbers, link.ifindex, peers)
-        return self._made(*self._by_entries(starts, numbers))
+        return self._made(*self._by_wall(*self._by_entries(starts, numbers)))
+
+    def _by_wall(self, starts: Any, numbers: Any) -> tuple[Any, Any]:
+        """What is sent on, by the parts that the packet filter tells apart."""
+        import numpy as np
+
+        if self.cuts is None:
+            return starts, numbers
+        cuts, part = self.cuts
+        both = np.union1d(starts, cuts)
+        there = numbers[starts.searchsorted(both, side="right") - 1].copy()
+        part = part[cuts.searchsorted(both, side="right") - 1]
+        sent = [(action, number) for action, number in list(self.actions.items()) if action.ways]
+        for one in np.unique(part).tolist():
+            for action, number in sent if one else ():
+                chosen = (there == number) & (part == one)
+                if chosen.any():
+                    there[chosen] = self.number(replace(action, wall=one))
+        return both, there
 
     def _by_entries(self, starts: Any, numbers: Any) -> tuple[Any, Any]:
         """Destinations on a link of which the neighbour table says more than that they are there."""

@@ -103,7 +103,9 @@ class _Walk:
         if self.network.stop(action):
             return 0, ""  # which is what becomes of it
         refused = self._refused(port, sender)
-        return refused if refused[0] else (code, why)
+        if refused[0] or code:
+            return refused if refused[0] else (code, why)
+        return self.network.wall(port, action, self.source)
 
     def _refused(self, port: Port, sender: Port | None) -> tuple[int, str]:
         return (0, "") if self.source is None else self.sources.refuses(port, sender, self.source)

@@ -61,6 +61,8 @@ class Whole:
 
     def _passes(self) -> bool:
         links = self.after.network.links
+        if self.after.network.walls:
+            return False
         ports = {hearing.neighbour for hearing in self.mesh.hearings}
         return all(not links.block(port)[0] and links.rp_filter(port) == 0 for port in ports)
 
