@@ -407,19 +407,21 @@ class Pairs:
         fates = self.checker.walker.walk(rows)
         node = np.array([self.endpoints[place].node for place in asked])
         bits = fates.fates[:, node].copy()
+        shut = np.zeros(bits.shape, bool)  # where nobody asks for the source: the node does not forward
         for turn, place in enumerate(asked):
             code = self.network.links.block(self.endpoints[place].port)[0] if self.endpoints[place].ifindex else 0
             if code:
                 taken = self.checker.walker.taken[fates.gids[:, node[turn]]]
                 bits[:, turn] = np.where(taken, bits[:, turn], np.uint16(1 << code))
+                shut[:, turn] = ~taken & (code == words.FORWARDING_OFF)
             elif self.endpoints[place].ifindex and self.endpoints[place].node in self.network.walls:
                 port = np.full(len(rows), self.network.ports[self.endpoints[place].port])
                 codes = self.checker.walker.walled(port, fates.gids[:, node[turn]])
                 bits[:, turn] = np.where(codes > 0, np.uint16(1) << codes.astype(np.uint16), bits[:, turn])
-        self._believed(rows, fates, asked, bits)
+        self._believed(rows, fates, asked, bits, shut)
         return bits
 
-    def _believed(self, rows: Any, fates: Fates, asked: list[int], bits: Any) -> None:
+    def _believed(self, rows: Any, fates: Fates, asked: list[int], bits: Any, shut: Any) -> None:
         """Puts down what is dropped on the way for its source."""
         import numpy as np
 
@@ -434,7 +436,7 @@ class Pairs:
                     told = self.checker.tracer.codes(to, one.node, one.ifindex, one.address)
                     bits[at, column] = loops | (told & ~(1 << words.DENIED_RP_FILTER) if loops else told)
         loop = np.uint16(1 << words.LOOP)
-        row, turn = np.nonzero((bits != loop) & ~fates.many[:, None] & (not self._tunnels))
+        row, turn = np.nonzero((bits != loop) & ~shut & ~fates.many[:, None] & (not self._tunnels))
         ports = np.array([self.network.ports.get(self.endpoints[place].port, 0) for place in asked])
         source = np.array(asked)[turn]
         now = np.array([self.endpoints[place].node for place in asked])[turn]

@@ -60,11 +60,13 @@ class Walker:
         self.taken = np.array([action.kind in (LOCAL, BROADCAST) for action in actions])
         self.default = np.array([action.default for action in actions])
         self.port_of = dict(zip(network.ports.values(), network.ports, strict=True))
-        self.reached: list[tuple[int, int, tuple[Edge, ...], list[int]]] = []
+        self.reached: list[tuple[int, int, tuple[Edge, ...], NDArray[np.int64]]] = []
         for gid in range(len(actions)):
             self._enter(gid, network.node_of[gid])
 
     def _enter(self, gid: int, node: int) -> None:
+        import numpy as np
+
         action = self.network.actions[gid]
         self.ways[gid] = len(action.ways)
         for turn, way in enumerate(action.ways):
@@ -72,8 +74,8 @@ class Walker:
             if self.network.on_link(node, way):
                 self.target[gid, turn] = CONNECTED
                 self.code[gid, turn] = words.DELIVERED_TO_SUBNET
-                perhaps = sorted(self.network.links.perhaps((node, way.ifindex)))
-                if edges or perhaps:
+                perhaps = np.array(sorted(self.network.links.perhaps((node, way.ifindex))), np.int64)
+                if edges or len(perhaps):
                     self.reached.append((gid, turn, edges, perhaps))
                 continue
             edge = edges[0]
@@ -172,9 +174,9 @@ class Walker:
                         stop[there, node] = edge.code
                     else:
                         enter(there, edge)
-            for other in perhaps:
-                there = chosen[self.local[gids[chosen, other]] & (stop[chosen, node] == words.DELIVERED_TO_SUBNET)]
-                stop[there, node] = words.UNKNOWN
+            left = chosen[stop[chosen, node] == words.DELIVERED_TO_SUBNET] if len(perhaps) else chosen[:0]
+            if len(left):
+                stop[left[self.local[gids[left[:, None], perhaps]].any(axis=1)], node] = words.UNKNOWN
 
 
 def _jump(after: Any, stop: Any) -> tuple[Any, Any]:

@@ -337,7 +337,7 @@ class Segments:
         if len(via) == 4 or here is None:  # ARP answers whom it hears; ND looks for him in its own table
             return None
         for own in self.held.get(port, ()):
-            entry = self._neighbours[far[0]].get((far[1], own.address))
+            entry = self._neighbours[far[0]].get((far[1], own.address)) if len(own.address) == 16 else None
             if entry is not None and entry.state == "PERMANENT" and entry.lladdr != here.lladdr:
                 why = f"{self.name(far)} answers to {entry.lladdr.hex(':')}, which is not {self.name(port)}: PERMANENT"
                 return Edge(code=words.NEIGHBOR_UNREACHABLE, why=why)
