@@ -147,8 +147,10 @@ class Walker:
         """Connected ways: a node on the link that has the destination takes it; else one of which nobody knows."""
         import numpy as np
 
+        there_is = np.zeros(len(self.ways), bool)
+        there_is[gids] = True
         for gid, at, edges, perhaps in self.reached:
-            if at != turn:
+            if at != turn or not there_is[gid]:
                 continue
             node = self.network.node_of[gid]
             chosen = np.flatnonzero(gids[:, node] == gid)

@@ -276,11 +276,13 @@ class Network:
         import numpy as np
 
         examples = self.classes.example[rows]
+        if not len(examples):
+            return np.empty((0, len(self.nodes)), np.int32)
         order = np.argsort(examples, kind="stable")
         sorted_examples = examples[order]
         out = np.empty((len(examples), len(self.nodes)), np.int32)
         for at, one in enumerate(self.lookups):
-            out[order, at] = one.at(sorted_examples) + np.int32(self.offsets[at])
+            out[order, at] = one.at_rising(sorted_examples) + np.int32(self.offsets[at])
         return out
 
     def edges(self, node: int, way: Way) -> tuple[Edge, ...]:

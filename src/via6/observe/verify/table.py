@@ -93,6 +93,13 @@ class Lookup:
         """The numbers of the actions for an array of addresses."""
         return self.numbers[self.starts.searchsorted(addresses, side="right") - 1]
 
+    def at_rising(self, addresses: Any) -> Any:
+        """As `at`, of addresses in their order. Only the part of the arrays between the first and the last of them is
+        looked at: what is near each other in a large table is found without the whole of it passing the cache."""
+        low, high = self.starts.searchsorted(addresses[[0, -1]], side="right").tolist()
+        near = slice(low - 1, high)
+        return self.numbers[near][self.starts[near].searchsorted(addresses, side="right") - 1]
+
     def action(self, address: Address) -> Action:
         """What is done with one address."""
         import numpy as np
