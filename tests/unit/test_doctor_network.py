@@ -17,7 +17,18 @@ from via6.observe.doctor import path as path_checks
 from via6.observe.doctor.finding import Case, Finding
 from via6.observe.doctor.measured import Measured, Probed, Silent
 from via6.observe.doctor.registry import fold
-from via6.observe.node import BabelInterface, BabelNeighbour, BabelRejected, BabelRival, BabelRoute, BabelState, Node
+from via6.observe.node import (
+    BabelInterface,
+    BabelNeighbour,
+    BabelRejected,
+    BabelRival,
+    BabelRoute,
+    BabelState,
+    Firewall,
+    Node,
+)
+from via6.observe.snapshot.firewall import Chain, RuleLine, Verdict
+from via6.observe.snapshot.firewall import Test as Asked
 from via6.observe.trace.model import Flow, Hop, Trace
 from via6.prefix import parse_address, parse_prefix
 
@@ -393,3 +404,14 @@ def test_a_snapshot_keeps_what_babel_says_of_its_links() -> None:
     for interfaces in ((keyed, BabelInterface(12, FE9)), (), None):
         whole = replace(node, babel=BabelState("02:00:00:ff:fe:00:00:01", (near,), interfaces=interfaces))
         assert snapshot.decode(snapshot.encode(whole)) == whole
+
+
+def test_a_filter_for_some_packets_was_meant() -> None:
+    nodes = network(LINE)
+    drop = RuleLine((Asked("daddr", (parse_prefix("10.3.0.0/24"),)),), (Verdict("drop"),), "ip daddr 10.3.0.0/24 drop")
+    chains = {"f": Chain("nft inet t f", "forward", rules=[drop])}
+    nodes["r2"] = replace(nodes["r2"], firewall=Firewall(forward4="unknown", filter=(chains,)))
+    assert not codes(findings(nodes.values()))
+    # Asked for an address behind it, the doctor tells.
+    asked = findings([nodes[name] for name in ("r1", "r2", "r3")], target=parse_address("10.3.0.1"))
+    assert asked

@@ -77,7 +77,7 @@ def ways(case: Case) -> Iterable[Finding]:
     meant = _meant(checker)
     at: dict[tuple[str, Prefix], list[Problem]] = {}
     for problem in checker.report().problems:
-        if problem.disposition not in _SILENT and problem.prefix in meant:
+        if problem.disposition not in _SILENT and problem.prefix in meant and not _filtered(checker, problem):
             at.setdefault((_code(problem), problem.prefix), []).append(problem)
     groups: dict[tuple[str, tuple[str, ...]], _Group] = {}
     for (code, prefix), problems in at.items():
@@ -86,6 +86,13 @@ def ways(case: Case) -> Iterable[Finding]:
         group.problems += problems
     for (code, nodes), group in groups.items():
         yield _no_way(checker, code, nodes, group)
+
+
+def _filtered(checker: Checker, problem: Problem) -> bool:
+    """A packet filter that drops this and passes other packets was told to."""
+    if problem.disposition != "DENIED_FIREWALL" or problem.node not in checker.network.place:
+        return False
+    return checker.network.place[problem.node] in checker.network.walls
 
 
 def _code(problem: Problem) -> str:
