@@ -336,3 +336,9 @@ def test_inventories() -> None:
         inventory("# nothing\n", "hosts")
     with pytest.raises(Refusal, match="two hosts would be the node 'r1'"):
         unique([host("a@r1"), host("b@r1")])
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b'[{"ifindex": "x", "ifname": "lo", "mtu": 1500}]'])
+def test_links_that_cannot_be_are_not_taken_for_read(said: bytes) -> None:
+    with pytest.raises(iproute.Odd):
+        iproute.links(said)

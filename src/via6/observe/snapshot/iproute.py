@@ -161,6 +161,8 @@ def links(data: bytes) -> tuple[Link, ...]:
         if flags & 1 and "NO-CARRIER" not in row.get("flags", ()):
             flags |= _IFF_RUNNING
         below = row.get("link")
+        if not (isinstance(row["ifindex"], int) and isinstance(row["ifname"], str) and isinstance(row["mtu"], int)):
+            raise Odd(f"a link is not told as it should be: {msgspec.json.encode(row)[:200].decode()}")
         return Link(
             ifindex=row["ifindex"],
             name=row["ifname"],
@@ -173,7 +175,10 @@ def links(data: bytes) -> tuple[Link, ...]:
             peer=row.get("link_index") or (indexes.get(below, 0) if below else 0),
         )
 
-    return _each(data, make)
+    found = _each(data, make)
+    if not found:
+        raise Odd("it named no link, and there is no machine without")
+    return found
 
 
 def addresses(data: bytes) -> tuple[InterfaceAddress, ...]:
