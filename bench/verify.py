@@ -179,6 +179,8 @@ def kdl() -> list[Node]:
 
     files = (ROOT.parent / "shared/topologies/Kdl.graphml", ROOT / ".cache/Kdl.graphml")
     file = next((str(one) for one in files if one.exists()), "")
+    if not file:
+        raise SystemExit(f"there is no {files[1]}: get Kdl.graphml of the Topology Zoo")
     topology = load(file)
     place = {router.name: at for at, router in enumerate(topology.routers)}
     graph = Graph(len(place), [(place[c.a.router], place[c.b.router]) for c in topology.cables])

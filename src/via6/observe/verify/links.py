@@ -14,6 +14,7 @@ its own): so they count where something else speaks for the pair too, or where n
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,8 @@ class Segments:
         self.nodes = nodes
         self._above: dict[Port, Port] = {}
         self._paired: set[Port] = set()
+        self._closed: dict[Port, bool] = {}
+        self._attached: dict[Port, list[Port]] = {}
         self.owners: dict[Address, list[Port]] = {}
         self.held: dict[Port, list[InterfaceAddress]] = {}
         self._neighbours = [{(n.ifindex, n.address): n for n in node.kernel.neighbours} for node in nodes]
@@ -80,6 +83,7 @@ class Segments:
             self._join(one, other)
         whole = frozenset(one for ports in self.members.values() for one in ports if self.closed(one))
         del self.members
+        self._closed.clear()
         self._join_neighbours(whole)
 
     # --- making segments -------------------------------------------------------------------------------------------
@@ -223,11 +227,14 @@ class Segments:
 
     def closed(self, port: Port) -> bool:
         """Every end of the link is in the snapshots."""
-        for one in self.members.get(self._find(port), ()):
-            link = self.link(one)
-            if one not in self._paired and not (link is not None and link.kind in ("bridge", "bond", "team")):
-                return False
-        return True
+        root = self._find(port)
+        if root not in self._closed:
+            self._closed[root] = all(map(self._known_end, self.members.get(root, ())))
+        return self._closed[root]
+
+    def _known_end(self, port: Port) -> bool:
+        link = self.link(port)
+        return port in self._paired or (link is not None and link.kind in ("bridge", "bond", "team"))
 
     # --- next hops -------------------------------------------------------------------------------------------------
 
@@ -417,18 +424,32 @@ class Segments:
 
     def attached(self, port: Port) -> list[Port]:
         """The interfaces of other nodes that may answer ARP on the link of this one."""
-        near = self._ends(port)
-        if self.closed(port):
-            return near
-        subnets = {Prefix(mask(a.address, a.length), a.length) for a in self.held.get(port, ()) if len(a.address) == 4}
-        far = [
-            other
-            for other, held in self.held.items()
-            if other[0] != port[0] and other not in near and not self.closed(other) and not self._loop(other)
-            for a in held
-            if len(a.address) == 4 and any(a.address in subnet for subnet in subnets)
-        ]
-        return near + list(dict.fromkeys(far))
+        if port not in self._attached:
+            self._attached[port] = self._ends(port) + ([] if self.closed(port) else self._in_subnets(port))
+        return self._attached[port]
+
+    def _in_subnets(self, port: Port) -> list[Port]:
+        """Those with an address in a network of this one, that are not known to be elsewhere."""
+        near, far = self._ends(port), set()
+        for own in self.held.get(port, ()):
+            if len(own.address) == 4:
+                first = mask(own.address, own.length)
+                last = int.from_bytes(first, "big") | (1 << 32 - own.length) - 1
+                begin = bisect_left(self._open4, (first, (-1, 0)))
+                end = bisect_right(self._open4, (last.to_bytes(4, "big"), (len(self.nodes), 0)))
+                far |= {other for _, other in self._open4[begin:end]}
+        return sorted(other for other in far if other[0] != port[0] and other not in near)
+
+    @cached_property
+    def _open4(self) -> list[tuple[Address, Port]]:
+        """IPv4 addresses in their order, with their interfaces, on links of which not all ends are known."""
+        return sorted(
+            (entry.address, port)
+            for port, held in self.held.items()
+            if not self._loop(port) and not self.closed(port)
+            for entry in held
+            if len(entry.address) == 4
+        )
 
     def perhaps(self, port: Port) -> frozenset[int]:
         """Nodes that may be on the link of an interface as well, though nothing says so."""

@@ -47,6 +47,7 @@ NO_PEER: Final = -1
 _DISCARDS: Final = frozenset({"blackhole", "unreachable", "prohibit"})
 _USUAL: Final = ((0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, TABLE_DEFAULT))
 _LAST: Final = 0xFFFFFFFF
+_FEW: Final = 64
 _THROUGH: Final = -1  # this table says nothing: on to the next rule
 
 
@@ -96,6 +97,8 @@ class Lookup:
     def at_rising(self, addresses: Any) -> Any:
         """As `at`, of addresses in their order. Only the part of the arrays between the first and the last of them is
         looked at: what is near each other in a large table is found without the whole of it passing the cache."""
+        if len(addresses) < _FEW:
+            return self.at(addresses)
         low, high = self.starts.searchsorted(addresses[[0, -1]], side="right").tolist()
         near = slice(low - 1, high)
         return self.numbers[near][self.starts[near].searchsorted(addresses, side="right") - 1]
