@@ -1,15 +1,10 @@
 """Who is at the other end: from a next hop on a device to the node and interface that a packet comes to.
 
-Snapshots hold no cables. What tells of them: the two ends of a veth pair name each other's number; an entry of the ARP
-or ND table holds the link-layer address of the far interface; ports of a bridge are one link. Interfaces that are known
-to be on one link make a *segment*. A segment of which every end is known is closed: a next hop that no node on it has
-does not answer. On any other link a next hop leads to an interface that has the address, if something besides the
-route speaks for both being on one link: a network of addresses that both have, or that the far node's next hops or
-Babel neighbours there are the near one. If none has the address, the packet leaves what the snapshots cover; if nothing
-speaks for it, or something speaks for several, nobody knows.
-
-Numbers of veth ends repeat from machine to machine, and the other end may be in no snapshot (a switch in a namespace of
-its own): so they count where something else speaks for the pair too, or where no number occurs twice.
+On a closed segment (`segments`) a next hop that no node on it has does not answer. On any other link a next hop leads
+to an interface that has the address, if something besides the route speaks for both being on one link: a network of
+addresses that both have, or that the far node's next hops or Babel neighbours there are the near one. If none has the
+address, the packet leaves what the snapshots cover; if nothing speaks for it, or something speaks for several, nobody
+knows.
 """
 
 from __future__ import annotations
@@ -20,17 +15,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, InterfaceAddress, Link, Neighbour
+from via6.model import IFA_F_DADFAILED, IFA_F_TENTATIVE, Link, Neighbour
 from via6.observe.allowedips import peer_of
 from via6.observe.node import ACCEPT, DROP, OPENBSD, Node
-from via6.observe.show import resolved
 from via6.observe.verify import words
-from via6.prefix import Address, Prefix, format_address, is_link_local, mask
+from via6.observe.verify.segments import SILENT, Joined
+from via6.observe.verify.segments import Port as Port
+from via6.prefix import Address, format_address, is_link_local, mask
 
-Port = tuple[int, int]
-"""(place of the node, ifindex)."""
-
-_SILENT: Final = frozenset({"FAILED", "INCOMPLETE", "NONE", "NOARP"})  # NOARP: multicast groups, mostly
 _NOARP: Final = 0x80  # IFF_NOARP
 _ALONE: Final = 0x80 | 0x10  # IFF_POINTOPOINT: who is at the other end is no question
 _NO_ANSWER: Final = IFA_F_TENTATIVE | IFA_F_DADFAILED
@@ -52,189 +44,12 @@ class Edge:
     block_why: str = ""
 
 
-class Segments:
-    """All interfaces of all nodes, and which of them are on one link."""
+class Segments(Joined):
+    """Where next hops lead, from any interface of any node."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self.nodes = nodes
-        self._above: dict[Port, Port] = {}
-        self._paired: set[Port] = set()
-        self._closed: dict[Port, bool] = {}
         self._attached: dict[Port, list[Port]] = {}
-        self.owners: dict[Address, list[Port]] = {}
-        self.held: dict[Port, list[InterfaceAddress]] = {}
-        self._neighbours = [{(n.ifindex, n.address): n for n in node.kernel.neighbours} for node in nodes]
-        self._lladdrs: dict[bytes, list[Port]] = {}
-        for at, node in enumerate(nodes):
-            for entry in node.kernel.addresses:
-                self.owners.setdefault(entry.address, []).append((at, entry.ifindex))
-                self.held.setdefault((at, entry.ifindex), []).append(entry)
-            for link in node.kernel.links:
-                if any(link.lladdr) and not self._enslaved(at, link):
-                    self._lladdrs.setdefault(link.lladdr, []).append((at, link.ifindex))
-        self._join_bridges()
-        self._join_neighbours()
-        pairs = self._pairs()
-        # Once more: between links of which all ends are known a table may know what a bridge passed that is down now.
-        self._above.clear()
-        self._join_bridges()
-        for one, other in pairs:
-            self._paired |= {one, other}
-            self._join(one, other)
-        whole = frozenset(one for ports in self.members.values() for one in ports if self.closed(one))
-        del self.members
-        self._closed.clear()
-        self._join_neighbours(whole)
-
-    # --- making segments -------------------------------------------------------------------------------------------
-
-    def link(self, port: Port) -> Link | None:
-        """The interface itself."""
-        return self.nodes[port[0]].kernel.by_index.get(port[1])
-
-    def _enslaved(self, at: int, link: Link) -> bool:
-        above = self.nodes[at].kernel.by_index.get(link.master) if link.master else None
-        return above is not None and above.kind != "vrf"
-
-    def _find(self, port: Port) -> Port:
-        while (above := self._above.get(port, port)) != port:
-            self._above[port] = self._above.get(above, above)
-            port = above
-        return port
-
-    def _join(self, one: Port, other: Port) -> None:
-        self._above[self._find(one)] = self._find(other)
-
-    def _join_bridges(self) -> None:
-        """A bridge that is down passes nothing from port to port, nor a port that is down."""
-        for at, node in enumerate(self.nodes):
-            for link in node.kernel.links:
-                if self._enslaved(at, link) and link.up and node.kernel.by_index[link.master].up:
-                    self._join((at, link.ifindex), (at, link.master))
-
-    def _join_neighbours(self, whole: frozenset[Port] = frozenset()) -> None:
-        """Whoever is in a table is on the link, but for two interfaces on links that are `whole` without that."""
-        for at, node in enumerate(self.nodes):
-            for entry in node.kernel.neighbours:
-                found = self._by_lladdr(entry.lladdr, entry.address)
-                if entry.state in _SILENT or len(found) != 1 or found[0][0] == at:
-                    continue
-                if not {(at, entry.ifindex), found[0]} <= whole:
-                    self._join((at, entry.ifindex), found[0])
-
-    def _by_lladdr(self, lladdr: bytes, address: Address) -> list[Port]:
-        """The interfaces with this link-layer address; of several those that have the address, too."""
-        found = self._lladdrs.get(lladdr, []) if any(lladdr) else []
-        if len(found) > 1:
-            found = [port for port in found if port in self.owners.get(address, ())]
-        return found
-
-    def _pairs(self) -> list[tuple[Port, Port]]:
-        """veth: both ends name each other's number. Numbers repeat from node to node, so the partner is the one with
-        which the neighbour tables have joined it already, or else the only likely one."""
-        ends: dict[tuple[int, int], list[Port]] = {}
-        for at, node in enumerate(self.nodes):
-            for link in node.kernel.links:
-                if link.kind == "veth" and link.peer:
-                    ends.setdefault((link.ifindex, link.peer), []).append((at, link.ifindex))
-        chosen: dict[Port, Port] = {}
-        for (ifindex, peer), ports in ends.items():
-            far = ends.get((peer, ifindex), [])
-            near: dict[Port, list[Port]] = {}
-            for other in far:
-                near.setdefault(self._find(other), []).append(other)
-            for port in ports:
-                joined = [other for other in near.get(self._find(port), ()) if other != port]
-                alone = len(far) - (ifindex == peer) == 1
-                pick = joined or [one for one in far if one != port and self._likely(port, one, alone)]
-                if len(pick) == 1:
-                    chosen[port] = pick[0]
-        return [(port, other) for port, other in chosen.items() if chosen.get(other) == port]
-
-    def _likely(self, port: Port, other: Port, alone: bool) -> bool:
-        """Two veth ends that name each other's numbers, `alone` or with others, are a pair, and not by chance."""
-        if self._contradicted(port, other):
-            return False
-        return (alone and self._all_differ) or self._speaks(port, other) or self._speaks(other, port)
-
-    @cached_property
-    def _all_differ(self) -> bool:
-        """No number of a veth end occurs twice: whoever made them took care, and they say who belongs together."""
-        numbers = [link.ifindex for node in self.nodes for link in node.kernel.links if link.kind == "veth"]
-        return len(numbers) == len(set(numbers))
-
-    @cached_property
-    def _meant(self) -> dict[Port, set[Address]]:
-        """Per interface the next hops of the node's routes there, and its Babel neighbours."""
-        found: dict[Port, set[Address]] = {}
-        for at, node in enumerate(self.nodes):
-            objects = {one.nhid: one for one in node.kernel.nexthops}
-            for block in node.kernel.routes.blocks:
-                for hop in resolved(block.template, objects).next_hops:
-                    if hop.via is not None:
-                        found.setdefault((at, hop.ifindex), set()).add(hop.via)
-            for one in node.babel.neighbours if node.babel is not None else ():
-                found.setdefault((at, one.ifindex), set()).add(one.address)
-        return found
-
-    def _speaks(self, port: Port, other: Port) -> bool:
-        """What the node of `other` says speaks for the two being on one link."""
-        port, other = self._above_port(port), self._above_port(other)
-        held = {a.address for a in self.held.get(port, ())}
-        return bool(self._meant.get(other, set()) & held) or bool(self._networks(port) & self._networks(other))
-
-    def _above_port(self, port: Port) -> Port:
-        """The bridge that an interface is a port of, or the interface."""
-        link = self.link(port)
-        return (port[0], link.master) if link is not None and self._enslaved(port[0], link) else port
-
-    def _networks(self, port: Port) -> set[Prefix]:
-        return {
-            Prefix(mask(a.address, a.length), a.length)
-            for a in self.held.get(port, ())
-            if a.length < len(a.address) * 8 and not is_link_local(a.address) and a.peer is None
-        }
-
-    def _contradicted(self, port: Port, other: Port) -> bool:
-        """The neighbour table of one end knows somebody who is not at the other."""
-        for here, there in ((port, other), (other, port)):
-            root = self._find(there)
-            for entry in self.nodes[here[0]].kernel.neighbours:
-                if entry.ifindex == here[1] and entry.state not in _SILENT and any(entry.lladdr):
-                    known = self._lladdrs.get(entry.lladdr, [])
-                    link = self.link(there)
-                    own = link is not None and link.lladdr == entry.lladdr
-                    if not own and not any(self._find(one) == root for one in known):
-                        return True
-        return False
-
-    @cached_property
-    def members(self) -> dict[Port, list[Port]]:
-        """Per segment (by its first interface) all interfaces of it."""
-        found: dict[Port, list[Port]] = {}
-        for at, node in enumerate(self.nodes):
-            for link in node.kernel.links:
-                found.setdefault(self._find((at, link.ifindex)), []).append((at, link.ifindex))
-        return found
-
-    def on(self, port: Port) -> list[Port]:
-        """The interfaces of other nodes that are known to be on the link of this one."""
-        return [other for other in self.members.get(self._find(port), ()) if other[0] != port[0]]
-
-    def _ends(self, port: Port) -> list[Port]:
-        """Those of them that speak IP: not the ports of a bridge, which does it for them."""
-        return [(at, i) for at, i in self.on(port) if not self._enslaved(at, self.nodes[at].kernel.by_index[i])]
-
-    def closed(self, port: Port) -> bool:
-        """Every end of the link is in the snapshots."""
-        root = self._find(port)
-        if root not in self._closed:
-            self._closed[root] = all(map(self._known_end, self.members.get(root, ())))
-        return self._closed[root]
-
-    def _known_end(self, port: Port) -> bool:
-        link = self.link(port)
-        return port in self._paired or (link is not None and link.kind in ("bridge", "bond", "team"))
+        super().__init__(nodes)
 
     # --- next hops -------------------------------------------------------------------------------------------------
 
@@ -256,7 +71,7 @@ class Segments:
         if via is None or link.flags & _ALONE or link.kind in _TUNNELS:
             return None
         entry = self._neighbours[port[0]].get((port[1], via))
-        if len(via) == 16 and (entry is None or entry.state in _SILENT) and not self._asks(port):
+        if len(via) == 16 and (entry is None or entry.state in SILENT) and not self._asks(port):
             return Edge(
                 code=words.NEIGHBOR_UNREACHABLE,
                 why=f"{link.name} has no usable link-local address to ask for {format_address(via)} with",
@@ -286,7 +101,7 @@ class Segments:
             return refused
         name = f"{format_address(via)} dev {self.nodes[port[0]].kernel.dev(port[1])}"
         entry = self._neighbours[port[0]].get((port[1], via))
-        known = entry if entry is not None and entry.state not in _SILENT and any(entry.lladdr) else None
+        known = entry if entry is not None and entry.state not in SILENT and any(entry.lladdr) else None
         told = self._known_as(port, known, name) if known is not None else None
         if told is not None:
             return told
@@ -475,7 +290,7 @@ class Segments:
         if silent is None or link is None:
             return self.arrive(far)
         for entry in self._neighbours[port[0]].values():
-            if entry.ifindex == port[1] and entry.lladdr == link.lladdr and entry.state not in _SILENT:
+            if entry.ifindex == port[1] and entry.lladdr == link.lladdr and entry.state not in SILENT:
                 return Edge(code=words.UNKNOWN, why=f"{silent.why}, and is still known to {self.name(port)}")
         return silent
 
@@ -486,7 +301,7 @@ class Segments:
         for entry in self.nodes[at].kernel.neighbours:
             owners = {one[0] for one in self.owners.get(entry.address, ())} - {at}
             known = {one[0] for one in self._lladdrs.get(entry.lladdr, ())}
-            odd = entry.state == "FAILED" or (entry.state not in _SILENT and any(entry.lladdr) and not known & owners)
+            odd = entry.state == "FAILED" or (entry.state not in SILENT and any(entry.lladdr) and not known & owners)
             if len(entry.address) == 4 and owners and odd:
                 found.append((entry.address, entry.ifindex))
         return found
