@@ -208,6 +208,16 @@ CLOSED6 = (
 )
 
 
+def test_a_long_rule_is_cut_between_words() -> None:
+    """Half an address is no address to a mask, and would be told."""
+    many = " ".join(f"-s 203.0.113.{number}/32" for number in range(100, 120))
+    verdict = firewall.judge(iptables.rulesets(f"*filter\n:FORWARD ACCEPT\n-A FORWARD {many} -j DROP\n", AF_INET))
+    (told,) = verdict.evidence
+    assert told.endswith(" …")
+    assert all(word in ("-s", "…", "iptables", "filter", "FORWARD:") or word.endswith("/32") for word in told.split())
+    assert 100 < len(told) <= 202
+
+
 def test_iptables_save() -> None:
     verdict = firewall.judge([*iptables.rulesets(SAVED, AF_INET), *iptables.rulesets(CLOSED6, AF_INET6)])
     assert verdict.babel == ACCEPT

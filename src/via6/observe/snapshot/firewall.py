@@ -151,7 +151,7 @@ def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
     verdict, _, surely = _of_class(tables, _STRAY)
     if verdict == DROP and found["forward4"] != DROP:
         shut.append(Shut(STRAY, _short(surely)))
-    shown = [text[:_LONGEST] for text in list(evidence)[:_MOST_EVIDENCE]]
+    shown = [_cut(text) for text in list(evidence)[:_MOST_EVIDENCE]]
     if len(evidence) > _MOST_EVIDENCE:
         shown.append(f"and {len(evidence) - _MOST_EVIDENCE} more")
     made = Firewall(found["forward4"], found["icmp4"], found["dummy4"], found["babel"], tuple(shown))
@@ -159,8 +159,13 @@ def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
     return replace(made, shut=tuple(shut[:_MOST_SHUT]), filter=chains)
 
 
+def _cut(text: str) -> str:
+    """Between words: half an address is not known as one, and a mask would let it pass."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST].rpartition(" ")[0] + " …"
+
+
 def _short(rules: Iterable[str]) -> tuple[str, ...]:
-    return tuple(text[:_LONGEST] for text in dict.fromkeys(rules))[:_MOST_EVIDENCE]
+    return tuple(_cut(text) for text in dict.fromkeys(rules))[:_MOST_EVIDENCE]
 
 
 def _of_class(tables: Sequence[Ruleset], ways: Iterable[Packets]) -> tuple[str, list[str], list[str]]:
@@ -263,7 +268,7 @@ def _plain(rules: Iterable[RuleLine], packets: Packets) -> Iterable[RuleLine]:
             for test in rule.tests
             if _passes(test, packets) != YES
         ]
-        yield RuleLine(tuple(dict.fromkeys(tests)), rule.verdicts, rule.text[:_LONGEST])
+        yield RuleLine(tuple(dict.fromkeys(tests)), rule.verdicts, _cut(rule.text))
 
 
 def of_packet(tables: Sequence[Ruleset], packets: Packets) -> tuple[str, str]:
