@@ -30,7 +30,7 @@ web:
 	@sh web/build && bin=$$(sh scripts/venv web) && exec "$$bin/via6" web $(ARGS)
 
 test:
-	@bin=$$(sh scripts/venv dev) && sh scripts/test-tools && exec "$$bin/python" -m pytest $(ARGS)
+	@bin=$$(sh scripts/venv dev) && sh scripts/test-tools && exec sh scripts/tests "$$bin/python" $(ARGS)
 
 check:
 	@bin=$$(sh scripts/venv dev) && "$$bin/ruff" check . && "$$bin/ruff" format --check . && "$$bin/mypy" && \
