@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CELLS: Final = 1 << 17  # of rows times nodes worked on at once
+CELLS: Final = 1 << 19  # of rows times nodes worked on at once
 
 
 @dataclass(frozen=True, eq=False)
