@@ -30,8 +30,8 @@ from via6.lab import sandbox
 def work():
     subprocess.Popen(["sleep", "98765"])
     subprocess.Popen(["sleep", "98765"], start_new_session=True)
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)  # from here on Ctrl-C may come
         time.sleep(60)
     except KeyboardInterrupt:
         print("interrupted", flush=True)

@@ -29,9 +29,10 @@ from via6.kernel.netns import setns
 from via6.observe import snapshot
 from via6.observe.node import Node
 from via6.observe.verify import words
-from via6.observe.verify.check import Checker, Pairs
+from via6.observe.verify.check import Checker
 from via6.observe.verify.fates import Walker
 from via6.observe.verify.network import Network
+from via6.observe.verify.pairs import Pairs
 from via6.observe.verify.trace import Tracer
 from via6.prefix import format_address
 

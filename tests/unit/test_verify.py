@@ -13,8 +13,10 @@ from via6.observe.allowedips import Peer
 from via6.observe.node import DROP, Firewall, Node
 from via6.observe.verify import diff, expect, failure
 from via6.observe.verify import report as shown
-from via6.observe.verify.check import Checker, Problem, Report, among
+from via6.observe.verify.check import Checker
 from via6.observe.verify.network import Network
+from via6.observe.verify.problems import Problem, Report
+from via6.observe.verify.survey import among
 from via6.observe.verify.words import MEANINGS, NAMES
 from via6.prefix import parse_address, parse_prefix
 

@@ -12,7 +12,7 @@ from verify_support import RULES, network, via, with_route
 from via6.model import NH_DEAD, NH_LINKDOWN, TABLE_LOCAL, NextHop, Route, RouteTable, Rule, Snapshot
 from via6.observe.allowedips import Peer
 from via6.observe.node import Node
-from via6.observe.verify.network import classes_of
+from via6.observe.verify.classes import classes_of
 from via6.observe.verify.table import (
     FORWARD,
     LOCAL,

@@ -122,8 +122,9 @@ def _expectations(path: str | None, nodes: Sequence[Node]) -> Expectations | Non
 
 def _verify(args: argparse.Namespace, words: Sequence[str]) -> int:
     from via6.observe.verify import expect, report
-    from via6.observe.verify.check import Checker, among
+    from via6.observe.verify.check import Checker
     from via6.observe.verify.network import Network
+    from via6.observe.verify.survey import among
 
     nodes = _nodes(words, args.lab)
     rules = _expectations(args.expect, nodes)

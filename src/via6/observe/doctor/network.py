@@ -21,7 +21,8 @@ from via6.observe.verify.links import Port, Segments
 from via6.prefix import AF_INET, Address, Prefix, format_address, is_link_local, mask
 
 if TYPE_CHECKING:
-    from via6.observe.verify.check import Checker, Problem
+    from via6.observe.verify.check import Checker
+    from via6.observe.verify.problems import Problem
     from via6.observe.verify.trace import Step
 
 INFINITY: Final = 0xFFFF

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from via6.observe.node import Node
 from via6.observe.verify import words
-from via6.observe.verify.check import _summary
 from via6.observe.verify.fates import Walker
 from via6.observe.verify.network import Network
-from via6.observe.verify.survey import Survey, number, octets
+from via6.observe.verify.survey import Survey, merged, number, octets, summary
 from via6.observe.verify.trace import Tracer, Trail
 from via6.prefix import Prefix, PrefixMap, format_address
 
@@ -102,7 +101,8 @@ def compare(before: Sequence[Node], after: Sequence[Node]) -> Difference:
     changes: list[Change] = []
     for (was, is_), which in found.items():
         chosen = np.isin(back, which)
-        for prefix in _summary(cuts[routed][chosen].astype(np.int64), ends[routed][chosen], _MOST):
+        first, last = merged(cuts[routed][chosen].astype(np.int64), ends[routed][chosen])
+        for prefix in summary(first[: _MOST + 1], last[: _MOST + 1], _MOST + 1):
             changes += _told(one, other, names, prefix, was, is_)
     return Difference(
         tuple(

@@ -17,7 +17,9 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from via6.observe.verify import words
-from via6.observe.verify.check import Checker, Pairs, Problem, Report
+from via6.observe.verify.check import Checker
+from via6.observe.verify.pairs import Pairs
+from via6.observe.verify.problems import Problem, Report
 from via6.observe.verify.survey import Endpoint, Survey, number, octets
 from via6.observe.verify.trace import Trail
 from via6.prefix import AF_INET, Prefix, PrefixError, format_address, parse_prefix

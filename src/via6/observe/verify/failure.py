@@ -15,11 +15,12 @@ from via6.errors import Refusal
 from via6.observe.node import Node
 from via6.observe.verify import report, words
 from via6.observe.verify.after import Aftermath
-from via6.observe.verify.check import Checker, Problem, among
+from via6.observe.verify.check import Checker
 from via6.observe.verify.expect import Expectations, check, wanted
 from via6.observe.verify.links import Port
 from via6.observe.verify.network import Network
-from via6.observe.verify.survey import Survey
+from via6.observe.verify.problems import Problem
+from via6.observe.verify.survey import Survey, among
 from via6.observe.verify.whole import Whole
 from via6.prefix import Prefix
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CELLS: Final = 1 << 19  # of rows times nodes worked on at once
+    Reached = tuple[tuple[Edge, ...], NDArray[np.int64]]
+    """(whom a connected way leads to, the nodes that may be on the link as well)."""
+
+CELLS: Final = 1 << 20  # of rows times nodes worked on at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +58,14 @@ class Walker:
         self.inport = np.zeros(shape, np.int32)
         self.ways = np.zeros(len(actions), np.int32)
         self.stop = np.array([network.stop(action) for action in actions], np.uint8)
+        self.own = np.array(network.node_of, np.int32)
         self.local = np.array([action.kind == LOCAL for action in actions])
         self.unknown = np.array([action.kind == UNKNOWN for action in actions])
         self.taken = np.array([action.kind in (LOCAL, BROADCAST) for action in actions])
-        self.default = np.array([action.default for action in actions])
+        self.chosen = np.array([not action.default for action in actions]) & (self.stop == 0)
         self.port_of = dict(zip(network.ports.values(), network.ports, strict=True))
-        self.reached: list[tuple[int, int, tuple[Edge, ...], NDArray[np.int64]]] = []
+        # Per way and node the connected actions for which there may be somebody on the link.
+        self.reached: list[dict[int, dict[int, Reached]]] = [{} for _ in range(self.most)]
         for gid in range(len(actions)):
             self._enter(gid, network.node_of[gid])
 
@@ -76,7 +81,7 @@ class Walker:
                 self.code[gid, turn] = words.DELIVERED_TO_SUBNET
                 perhaps = np.array(sorted(self.network.links.perhaps((node, way.ifindex))), np.int64)
                 if edges or len(perhaps):
-                    self.reached.append((gid, turn, edges, perhaps))
+                    self.reached[turn].setdefault(node, {})[gid] = edges, perhaps
                 continue
             edge = edges[0]
             self.code[gid, turn] = edge.code
@@ -90,16 +95,18 @@ class Walker:
         import numpy as np
 
         gids = self.network.gids(rows)
-        many = (self.ways[gids] > 1).any(axis=1)
-        first = [self._step(gids, turn) for turn in range(self.most if many.any() else 1)]
+        index = gids.astype(np.intp)  # what numpy looks up by: else it converts for each table
+        ways = self.ways.take(index) if self.most > 1 else None
+        many = (ways > 1).any(axis=1) if ways is not None else np.zeros(len(gids), bool)
+        first = [self._step(index, turn) for turn in range(self.most if many.any() else 1)]
         after, port, stop = first[0]
+        if ways is None or not many.any():
+            fates, end = _jump(after, stop)
+            return Fates(gids, fates, end, after, port, stop, many)
         fates = np.zeros(gids.shape, np.uint16)
         end = np.full(gids.shape, -1, np.int32)
-        one = ~many
-        if one.any():
-            fates[one], end[one] = _jump(after[one], stop[one])
-        if many.any():
-            fates[many] = _gather([tuple(part[many] for part in step) for step in first], self.ways[gids[many]])
+        fates[~many], end[~many] = _jump(after[~many], stop[~many])
+        fates[many] = _gather([tuple(part[many] for part in step) for step in first], ways[many])
         return Fates(gids, fates, end, after, port, stop, many)
 
     @property
@@ -112,23 +119,36 @@ class Walker:
         to itself."""
         import numpy as np
 
+        sends = self.ways > 0
+        stops = np.where(sends, self.code[:, turn], self.stop)
+        after = np.where(stops > 0, self.own, self.target[:, turn]).take(gids)
+        port = self.inport[:, turn].take(gids)
+        stop = stops.take(gids)
+        stopping = self.block[:, turn].any() or self.network.walls
+        if self.reached[turn]:
+            self._find_hosts(gids, turn, after, port, stop)
         here = np.broadcast_to(np.arange(gids.shape[1], dtype=np.int32), gids.shape)
-        after = self.target[gids, turn]
-        port = self.inport[gids, turn]
-        stop = np.where(self.ways[gids] > 0, self.code[gids, turn], self.stop[gids])
-        block = self.block[gids, turn]
-        self._find_hosts(gids, turn, after, port, stop)
+        if stopping:
+            self._drop(gids, self.block[:, turn].take(gids), here, (after, port, stop))
+        if self.reached[turn] or stopping:
+            np.copyto(after, here, where=stop > 0)
+        return after, port, stop
+
+    def _drop(self, gids: Any, block: Any, here: Any, step: tuple[Any, Any, Any]) -> None:
+        """What the next node does not let in."""
+        import numpy as np
+
+        after, port, stop = step
         if block.any():
             there = np.take_along_axis(gids, np.where(stop == 0, after, here), axis=1)
             # Who does not forward drops what is not its own; a filter sees what would be sent on.
             passed = self.taken[there] | ((block != words.FORWARDING_OFF) & (self.stop[there] > 0))
             refused = (stop == 0) & (block > 0) & ~passed
-            stop = np.where(refused, block, stop)
+            stop[refused] = block[refused]
         for node in self.network.walls:
             row, sender = np.nonzero((after == node) & (stop == 0) & (here != node))
             if len(row):
                 stop[row, sender] = self.walled(port[row, sender], gids[row, node])
-        return np.where(stop > 0, here, after), port, stop
 
     def walled(self, ports: Any, gids: Any) -> Any:
         """What the packet filter of a node makes of packets that come in by these interfaces (their numbers) and meet
@@ -147,38 +167,39 @@ class Walker:
         """Connected ways: a node on the link that has the destination takes it; else one of which nobody knows."""
         import numpy as np
 
-        there_is = np.zeros(len(self.ways), bool)
-        there_is[gids] = True
-        for gid, at, edges, perhaps in self.reached:
-            if at != turn or not there_is[gid]:
-                continue
-            node = self.network.node_of[gid]
-            chosen = np.flatnonzero(gids[:, node] == gid)
-            if not len(chosen):
-                continue
+        for node, ways in self.reached[turn].items():
+            column = np.ascontiguousarray(gids[:, node])
+            for gid, found in ways.items():
+                chosen = np.flatnonzero(column == gid)
+                if len(chosen):
+                    self._find_host(chosen, node, found, gids, after, port, stop)
 
-            def enter(there: Any, edge: Edge, node: int = node) -> None:
-                after[there, node] = edge.node
-                port[there, node] = self.network.ports[edge.node, edge.ifindex]
-                stop[there, node] = 0
+    def _find_host(self, chosen: Any, node: int, found: Reached, gids: Any, after: Any, port: Any, stop: Any) -> None:
+        """The same for the rows in which one node takes one connected way."""
+        edges, perhaps = found
 
-            living = [edge for edge in edges if not edge.code]
-            for edge in living:
-                there = chosen[self.local[gids[chosen, edge.node]]]
-                twice = there[(stop[there, node] == 0) & (after[there, node] != edge.node)]
-                enter(there, edge)
-                stop[twice, node] = words.UNKNOWN
-            for kind, those in ((self.unknown, living), (self.local, [edge for edge in edges if edge.code])):
-                for edge in those:
-                    there = chosen[kind[gids[chosen, edge.node]]]
-                    there = there[stop[there, node] == words.DELIVERED_TO_SUBNET]
-                    if edge.code:
-                        stop[there, node] = edge.code
-                    else:
-                        enter(there, edge)
-            left = chosen[stop[chosen, node] == words.DELIVERED_TO_SUBNET] if len(perhaps) else chosen[:0]
-            if len(left):
-                stop[left[self.local[gids[left[:, None], perhaps]].any(axis=1)], node] = words.UNKNOWN
+        def enter(there: Any, edge: Edge) -> None:
+            after[there, node] = edge.node
+            port[there, node] = self.network.ports[edge.node, edge.ifindex]
+            stop[there, node] = 0
+
+        living = [edge for edge in edges if not edge.code]
+        for edge in living:
+            there = chosen[self.local[gids[chosen, edge.node]]]
+            twice = there[(stop[there, node] == 0) & (after[there, node] != edge.node)]
+            enter(there, edge)
+            stop[twice, node] = words.UNKNOWN
+        for kind, those in ((self.unknown, living), (self.local, [edge for edge in edges if edge.code])):
+            for edge in those:
+                there = chosen[kind[gids[chosen, edge.node]]]
+                there = there[stop[there, node] == words.DELIVERED_TO_SUBNET]
+                if edge.code:
+                    stop[there, node] = edge.code
+                else:
+                    enter(there, edge)
+        left = chosen[stop[chosen, node] == words.DELIVERED_TO_SUBNET] if len(perhaps) else chosen[:0]
+        if len(left):
+            stop[left[self.local[gids[left[:, None], perhaps]].any(axis=1)], node] = words.UNKNOWN
 
 
 def _jump(after: Any, stop: Any) -> tuple[Any, Any]:
@@ -186,17 +207,17 @@ def _jump(after: Any, stop: Any) -> tuple[Any, Any]:
     import numpy as np
 
     rows, nodes = after.shape
-    base = np.arange(rows, dtype=np.int64)[:, None] * nodes
+    base = np.arange(rows, dtype=np.intp)[:, None] * nodes
     pointer = (after + base).ravel()
     for _ in range(max(1, nodes - 1).bit_length() + 1):
-        jumped = pointer[pointer]
+        jumped = pointer.take(pointer)
         if np.array_equal(jumped, pointer):
             break
         pointer = jumped
-    code = stop.ravel()[pointer].reshape(rows, nodes)
+    bits = (np.uint16(1) << np.arange(256, dtype=np.uint16) % np.uint16(16)).astype(np.uint16)
+    bits[0] = 1 << words.LOOP  # who has not come to an end
     end = (pointer.reshape(rows, nodes) - base).astype(np.int32)
-    code = np.where(code == 0, words.LOOP, code)
-    return np.uint16(1) << code.astype(np.uint16), end
+    return bits.take(stop.ravel().take(pointer)).reshape(rows, nodes), end
 
 
 def _gather(steps: list[tuple[Any, Any, Any]], ways: Any) -> Any:

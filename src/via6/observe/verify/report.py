@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from via6.observe.verify.check import NO_WAY_BACK, Problem, Report
+from via6.observe.verify.problems import NO_WAY_BACK, Problem, Report
 from via6.prefix import format_address
 
 _SHOWN: Final = 40

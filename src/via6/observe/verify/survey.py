@@ -7,7 +7,7 @@ the addresses of nodes outside of them, and what Babel announces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -57,6 +57,33 @@ def last(prefix: Prefix) -> int:
 def somewhere(prefix: Prefix) -> Address:
     """An address in a prefix, not the first one if there are hosts in it."""
     return octets(number(prefix.packed) + (prefix.length < 31))
+
+
+def plainest(starts: Any, prefix: Prefix) -> int:
+    """Of some addresses in a prefix one that is neither its first nor its last, if there is one."""
+    inside = [max(number(prefix.packed), int(one)) for one in starts[:8]]
+    plain = [one for one in inside if one not in (number(prefix.packed), last(prefix))]
+    return plain[0] if plain else inside[0]
+
+
+def merged(firsts: Any, lasts: Any) -> tuple[Any, Any]:
+    """Ranges of addresses in their order, those that touch each other as one: (first, last) addresses."""
+    import numpy as np
+
+    gap = firsts[1:] != lasts[:-1] + 1
+    edge = np.ones(min(1, len(firsts)), bool)
+    return firsts[np.concatenate((edge, gap))], lasts[np.concatenate((gap, edge))]
+
+
+def summary(firsts: Any, lasts: Any, most: int) -> list[Prefix]:
+    """The prefixes that make up some ranges, the shortest first, and no more than `most`."""
+    from ipaddress import IPv4Address, summarize_address_range
+
+    found: list[Prefix] = []
+    for first, final in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        nets = summarize_address_range(IPv4Address(first), IPv4Address(final))
+        found += [Prefix(net.network_address.packed, net.prefixlen) for net in nets]
+    return sorted(found, key=lambda prefix: (prefix.length, prefix.packed))[:most]
 
 
 class Survey:
@@ -123,6 +150,30 @@ class Survey:
         cuts, winner = self._painted
         return winner[cuts.searchsorted(starts, side="right") - 1]
 
+    @cached_property
+    def _classes(self) -> tuple[Any, Any]:
+        """(classes that begin in a known destination, its place in `known`); without what is never routed."""
+        import numpy as np
+
+        classes = self.network.classes
+        cuts, winner = self._painted
+        bounds = np.append(classes.starts.searchsorted(cuts), len(classes.starts))
+        low, high = bounds[:-1][winner >= 0].tolist(), bounds[1:][winner >= 0].tolist()
+        at = np.concatenate([np.arange(0), *map(np.arange, low, high)])
+        place = np.repeat(winner, np.diff(bounds) * (winner >= 0))
+        routed = classes.row[at] >= 0
+        return at[routed], place[routed]
+
+    def known_starts(self, rows: Any) -> tuple[Any, Any]:
+        """(first address, its place in `known`) of the classes of some sorted rows that begin in known destinations."""
+        import numpy as np
+
+        classes = self.network.classes
+        at, place = self._classes
+        row = classes.row[at]
+        found = rows[np.minimum(rows.searchsorted(row), len(rows) - 1)] == row
+        return classes.starts[at[found]].astype(np.int64), place[found]
+
     def rows_of(self, prefix: Prefix) -> Any:
         """The rows of a known destination, without what is in a longer one."""
         import numpy as np
@@ -170,3 +221,10 @@ class Survey:
         for at, entry in self._addresses():
             found.setdefault(at, entry.address)
         return found
+
+
+def among(prefixes: Iterable[Prefix]) -> Iterator[int]:
+    """The addresses at which a set of prefixes cuts the address space."""
+    for prefix in prefixes:
+        yield number(prefix.packed)
+        yield last(prefix) + 1

@@ -24,8 +24,8 @@ from via6.observe.node import OPENBSD
 from via6.observe.verify import words
 from via6.observe.verify.after import Aftermath
 from via6.observe.verify.babel import INFINITY, slots
-from via6.observe.verify.check import Problem
 from via6.observe.verify.links import Port
+from via6.observe.verify.problems import Problem
 from via6.observe.verify.survey import Survey, somewhere
 from via6.observe.verify.table import usual_rules
 from via6.observe.verify.trace import Step
