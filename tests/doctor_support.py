@@ -6,7 +6,6 @@ h1 -- r1 -- r2 -- r3 -- h3        between the routers IPv6 alone; rN also has 10
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from support import Net, Nets, link_local, run, via6
@@ -15,7 +14,7 @@ from via6.cli.snapshot import here
 from via6.collect import doctor
 from via6.collect.probe import ping_many
 from via6.observe.doctor import registry
-from via6.observe.doctor.finding import Case, Finding
+from via6.observe.doctor.finding import Case, Finding, cases
 from via6.prefix import parse_address
 
 LINKS = (
@@ -114,9 +113,9 @@ class Line:
 
     def look_at_all(self, *names: str) -> list[Finding]:
         """What it finds when it knows several nodes (all)."""
-        cases = [self.case(name) for name in names or self.nodes]
-        known = [replace(c, others=tuple(o.node for o in cases if o is not c)) for c in cases]
-        return registry.fold(one for case in known for one in registry.found(case))
+        asked = [self.case(name) for name in names or self.nodes]
+        together = cases([(one.node, one.measured) for one in asked])
+        return registry.fold(one for case in together for one in registry.found(case))
 
 
 def roots(findings: list[Finding]) -> set[str]:

@@ -120,7 +120,7 @@ class _Place:
 
     def cases(self) -> list[Case]:
         """One per node."""
-        from via6.observe.doctor.finding import Case
+        from via6.observe.doctor.finding import cases
         from via6.observe.doctor.measured import Measured
 
         args = self.args
@@ -142,11 +142,7 @@ class _Place:
             node = here(name_of(args.netns))
             found = [(node, _measure(node, target, began))]
         trace = None if args.lab or args.snapshots else _traced(found[0][1], args)
-        everybody = [node for node, _ in found]
-        return [
-            Case(node, measured, tuple(other for other in everybody if other is not node), target, trace)
-            for node, measured in found
-        ]
+        return cases(found, target, trace)
 
     def netns(self, node: str) -> str:
         """What -n takes to get to a node; empty where the reader is there already, or nobody is."""

@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from via6.observe import picture
-from via6.observe.doctor.finding import ERROR, WARNING, Case, Finding
+from via6.observe.doctor.finding import ERROR, WARNING, Finding, cases
+from via6.observe.doctor.measured import Measured
 from via6.observe.names import Names
 from via6.observe.node import Node
 from via6.observe.picture import DrawnLink, DrawnNode, Picture
@@ -299,11 +300,7 @@ def examine(nodes: list[Node], source: Source) -> dict[str, list[Finding]]:
     """What the doctor finds on paper, by node. Commands are those to type here."""
     from via6.observe.doctor import registry, report
 
-    everything = [
-        one
-        for node in nodes
-        for one in registry.found(Case(node, others=tuple(other for other in nodes if other is not node)))
-    ]
+    everything = (one for case in cases([(node, Measured()) for node in nodes]) for one in registry.found(case))
     made: dict[str, list[Finding]] = {}
     for one in registry.fold(everything):
         netns = source.netns(one.node)

@@ -42,11 +42,14 @@ def link_down(case: Case) -> Iterator[Finding]:
 def _other_ends(peers: Peers, link: Link) -> list[tuple[int, Link]]:
     """(place of the node, its interface). With the carrier all neighbour entries are gone: what still tells is a route
     by the address that the interface makes itself, or the numbers of a veth pair, if no other pair can be meant."""
-    if peers.segments.closed((0, link.ifindex)):
-        known = [(at, peers.segments.link((at, index))) for at, index in peers.segments.on((0, link.ifindex))]
+    if peers.segments.closed((peers.at, link.ifindex)):
+        known = [(at, peers.segments.link((at, index))) for at, index in peers.segments.on((peers.at, link.ifindex))]
         return [(at, far) for at, far in known if far is not None]
     own = link_local_of(link)
-    others = [(at, far) for at, node in enumerate(peers.nodes) if at for far in node.kernel.links if not far.carrier]
+    others = [
+        (at, far) for at, node in enumerate(peers.nodes) if at != peers.at
+        for far in node.kernel.links if not far.carrier
+    ]  # fmt: skip
     named = [
         (at, far) for at, far in others
         if own and any(use.hop.via == own and use.hop.ifindex == far.ifindex for use in uses6(peers.nodes[at]))
@@ -77,7 +80,7 @@ def netmask(case: Case) -> Iterator[Finding]:
     peers = Peers(case)
     here = subnets(node)
     for link in links_of(node, here):
-        for at, index in peers.segments.on((0, link.ifindex)):
+        for at, index in peers.segments.on((peers.at, link.ifindex)):
             other = peers.nodes[at]
             there = subnets(other).get(index, [])
             if other.name < node.name or not has_read(other, "addresses"):

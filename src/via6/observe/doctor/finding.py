@@ -7,7 +7,7 @@ for a finding: a healthy node has none, and a snapshot that says little finds li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -16,6 +16,7 @@ from via6.observe.doctor.measured import Measured
 from via6.observe.node import Node
 from via6.observe.trace.model import Trace
 from via6.observe.verify.links import Segments
+from via6.observe.verify.table import Lookup, lookup
 from via6.prefix import Address
 
 ERROR: Final = "error"  # packets are lost now
@@ -77,22 +78,58 @@ class Finding:
         return bool(self.fixes)
 
 
+class Company:
+    """The nodes of a network, and what is dear to know of them all: the cases of one network share it."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
+        self._tables: dict[int, Lookup] = {}
+
+    @cached_property
+    def segments(self) -> Segments:
+        """Who is on one link with whom."""
+        return Segments(self.nodes)
+
+    def table(self, at: int) -> Lookup:
+        """The IPv4 lookup of a node."""
+        if at not in self._tables:
+            self._tables[at] = lookup(self.nodes[at])
+        return self._tables[at]
+
+
 @dataclass(frozen=True)
 class Case:
     """What is examined: one node, what was tried there (nothing on paper), the other nodes as far as they are known,
-    and where packets are to go, if that was asked (with the way there, if it was traced)."""
+    and where packets are to go, if that was asked (with the way there, if it was traced). `shared`: see `cases`."""
 
     node: Node
     measured: Measured = field(default_factory=Measured)
     others: tuple[Node, ...] = ()
     target: Address | None = None
     trace: Trace | None = None
+    shared: Company | None = None
 
     @cached_property
-    def segments(self) -> Segments:
-        """Who is on one link with whom, once for all checks: it is the dearest thing that they ask. The node is the
-        first, the others follow."""
-        return Segments((self.node, *self.others))
+    def company(self) -> Company:
+        """The node and all others, in any order."""
+        return self.shared or Company((self.node, *self.others))
+
+    @cached_property
+    def at(self) -> int:
+        """The place of the node there."""
+        return next(at for at, node in enumerate(self.company.nodes) if node is self.node)
+
+
+def cases(
+    found: Sequence[tuple[Node, Measured]], target: Address | None = None, trace: Trace | None = None
+) -> list[Case]:
+    """A case for each node of a network."""
+    nodes = [node for node, _ in found]
+    company = Company(nodes)
+    return [
+        Case(node, measured, tuple(other for other in nodes if other is not node), target, trace, company)
+        for node, measured in found
+    ]
 
 
 Check = Callable[[Case], Iterable[Finding]]

@@ -137,10 +137,10 @@ def _next_hop_of_others(case: Case) -> dict[int, str]:
         held.setdefault(one.address, []).append(one.ifindex)
     own = own4(node)
     segments = Peers(case).segments
-    near = {index: segments.on((0, index)) for indexes in held.values() for index in indexes}
+    near = {index: segments.on((case.at, index)) for indexes in held.values() for index in indexes}
     found: dict[int, str] = {}
     for at_other in sorted({place for ports in near.values() for place, _ in ports}):
-        other = case.others[at_other - 1]
+        other = case.company.nodes[at_other]
         for use in uses(other):
             for index in held.get(use.hop.via or b"", ()):
                 if index in found or (at_other, use.hop.ifindex) not in near[index]:

@@ -204,7 +204,7 @@ def mixed_link(case: Case) -> Iterator[Finding]:
 def _other_end(case: Case, link: Link, here: bool) -> str:
     """What the other end of a link between two nodes has, if it differs; empty if it does not."""
     peers = Peers(case)
-    port = (0, link.ifindex)
+    port = (peers.at, link.ifindex)
     far = peers.segments.on(port)
     if not here or len(far) != 1 or not peers.segments.closed(port):
         return ""

@@ -311,7 +311,7 @@ def _least(peers: Peers, link: Link) -> tuple[str, str, int] | None:
     if not peers.case.others or link.kind in ("wireguard", "tun"):
         return None
     ends = []
-    for port in peers.segments.on((0, link.ifindex)):
+    for port in peers.segments.on((peers.at, link.ifindex)):
         node, far = peers.nodes[port[0]], peers.segments.link(port)
         if far is not None and far.up and far.mtu and not _enslaved(node, far):
             ends.append((far.mtu, node.name, far.name))
@@ -345,8 +345,8 @@ def exported_twice(case: Case) -> Iterable[Finding]:
         return
     peers = Peers(case)
     known = {state.router_id}
-    for at, other in enumerate(peers.nodes[1:], 1):
-        if other.babel is None:
+    for at, other in enumerate(peers.nodes):
+        if other.babel is None or at == peers.at:
             continue
         known.add(other.babel.router_id)
         if case.node.name < other.name:
@@ -390,11 +390,11 @@ def _alone(node: Node, link: Link, prefix: Prefix) -> bool:
 
 
 def _both(peers: Peers, at: int, prefix: Prefix) -> Iterator[Finding]:
-    here, there = peers.nodes[0], peers.nodes[at]
+    here, there = peers.nodes[peers.at], peers.nodes[at]
     mine, theirs = _home(here, prefix), _home(there, prefix)
     if mine is None or theirs is None:
         return  # routes to somewhere, known to both: two gateways
-    one, other = (0, mine.ifindex), (at, theirs.ifindex)
+    one, other = (peers.at, mine.ifindex), (at, theirs.ifindex)
     segments = peers.segments
     alone = _alone(here, mine, prefix) or _alone(there, theirs, prefix)
     if not alone and other in segments.on(one):

@@ -152,13 +152,16 @@ def _places(case: Case, ifindex: int, via: Address, link: Link) -> tuple[tuple[s
     if not case.others:
         return here
     peers = Peers(case)
-    ends = peers.segments.on((0, ifindex)) or [one for one in peers.segments.owners.get(via, ()) if one[0]]
+    ends = peers.segments.on((peers.at, ifindex)) or [
+        one for one in peers.segments.owners.get(via, ()) if one[0] != peers.at
+    ]
     if not ends:
         # The far end may have lost its address and all that tells of the link. Its routes or its MAC still say so.
         own = {one.address for one in case.node.kernel.addresses if one.ifindex == ifindex}
         ends = [
             (n, link.ifindex)
-            for n, other in enumerate(case.others, 1)
+            for n, other in enumerate(peers.nodes)
+            if n != peers.at
             for link in links_of(other, other.kernel.by_index)
             if link_local_of(link) == via
             or any(u.hop.ifindex == link.ifindex and u.hop.via in own for u in uses(other))

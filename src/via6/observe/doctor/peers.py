@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from via6.observe.doctor.finding import Case
-from via6.observe.node import BabelInterface, Node
+from via6.observe.node import BabelInterface
 from via6.observe.verify.links import Port, Segments
 from via6.prefix import Address, format_address
 
@@ -15,19 +15,20 @@ class Peers:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.nodes: tuple[Node, ...] = (case.node, *case.others)
+        self.at = case.at
+        self.nodes = case.company.nodes
 
     @property
     def segments(self) -> Segments:
         """Made only when there are other nodes."""
-        return self.case.segments
+        return self.case.company.segments
 
     def far(self, ifindex: int, address: Address) -> Port | None:
         """The interface that has an address on a link of this node, if exactly one can be meant."""
         if not self.case.others:
             return None
-        edge = self.segments.resolve((0, ifindex), address)
-        return (edge.node, edge.ifindex) if edge.node > 0 else None
+        edge = self.segments.resolve((self.at, ifindex), address)
+        return (edge.node, edge.ifindex) if edge.node not in (-1, self.at) else None
 
     def who(self, ifindex: int, address: Address) -> str:
         """`r2 (fe80::2)`, or the address alone."""
@@ -53,15 +54,15 @@ class Peers:
         """The interfaces of other nodes on a link that Babel is spoken on: their address, their node, what it says."""
         if not self.case.others:
             return
-        for at, far in self.segments.on((0, ifindex)):
+        for at, far in self.segments.on((self.at, ifindex)):
             state = self.nodes[at].babel
             for one in (state.interfaces or ()) if state is not None else ():
-                if one.ifindex == far and one.up and at:
+                if one.ifindex == far and one.up and at != self.at:
                     yield one.address, self.nodes[at].name, one
 
     def hears(self, there: BabelInterface, address: Address) -> bool:
         """The node that this interface is of has a neighbour of that address on it."""
-        for node in self.nodes[1:]:
+        for node in self.case.others:
             state = node.babel
             if state is not None and any(one is there for one in state.interfaces or ()):
                 return any(n.ifindex == there.ifindex and n.address == address for n in state.neighbours)

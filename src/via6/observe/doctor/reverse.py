@@ -10,8 +10,7 @@ from typing import Final
 from via6.model import Link
 from via6.observe.doctor.finding import Case
 from via6.observe.doctor.look import has_read, own4
-from via6.observe.doctor.peers import Peers
-from via6.observe.verify.table import FORWARD, Lookup, lookup
+from via6.observe.verify.table import FORWARD
 from via6.prefix import Address, format_address
 
 _PAIRS: Final = 4096  # of source and destination, that are followed at most
@@ -20,19 +19,12 @@ _HOPS: Final = 64
 
 def comes_in(case: Case, link: Link) -> str:
     """`packets from 10.1.0.1 (r1) to 10.3.0.1 come in there, and …`, or empty."""
-    nodes = (case.node, *case.others)
+    nodes = case.company.nodes
     if not case.others or not all(has_read(node, "routes4", "rules", "addresses", "links") for node in nodes):
         return ""
-    segments = Peers(case).segments
-    known: dict[int, Lookup] = {}
-
-    def table(at: int) -> Lookup:
-        if at not in known:
-            known[at] = lookup(nodes[at])
-        return known[at]
-
+    segments, table = case.company.segments, case.company.table
     for at, source, destination in islice(_pairs(case), _PAIRS):
-        back = table(0).action(source)
+        back = table(case.at).action(source)
         if back.kind != FORWARD or link.ifindex in back.devices:
             continue
         for _ in range(_HOPS):
@@ -41,7 +33,7 @@ def comes_in(case: Case, link: Link) -> str:
                 break
             way = action.ways[0]
             edge = segments.resolve((at, way.ifindex), way.via or destination)
-            if edge.node == 0 and edge.ifindex == link.ifindex:
+            if edge.node == case.at and edge.ifindex == link.ifindex:
                 out = ", ".join(sorted(case.node.kernel.dev(index) for index in back.devices))
                 flow = f"{format_address(source)} to {format_address(destination)}"
                 return f"packets from {flow} come in by {link.name}, and their answers leave by {out}"
@@ -53,18 +45,17 @@ def comes_in(case: Case, link: Link) -> str:
 
 def one_direction(case: Case) -> tuple[str, str] | None:
     """(a flow, its way) that passes this node, while its answers do not; None if there is none, or nobody can say."""
-    nodes = (case.node, *case.others)
+    nodes = case.company.nodes
     if not case.others or not all(has_read(node, "routes4", "rules", "addresses", "links") for node in nodes):
         return None
-    segments = Peers(case).segments
-    tables = [lookup(node) for node in nodes]
+    segments, table = case.company.segments, case.company.table
     place = {address: at for at, node in enumerate(nodes) for address in own4(node)}
 
     def passed(at: int, destination: Address) -> list[int]:
         """The nodes on the way, to its end; empty if it does not get there, or by several ways."""
         way = [at]
         for _ in range(_HOPS):
-            action = tables[at].action(destination)
+            action = table(at).action(destination)
             if action.kind != FORWARD:
                 return way if place.get(destination) == at else []
             if len(action.ways) != 1:
@@ -78,9 +69,9 @@ def one_direction(case: Case) -> tuple[str, str] | None:
 
     for at, source, destination in islice(_pairs(case), _PAIRS):
         far = place[destination]
-        if at and far:
+        if case.at not in (at, far):
             there, back = passed(at, destination), passed(far, source)
-            if there and back and 0 in there and 0 not in back:
+            if there and back and case.at in there and case.at not in back:
                 flow = (
                     f"{format_address(source)} ({nodes[at].name}) to {format_address(destination)} ({nodes[far].name})"
                 )
@@ -91,8 +82,8 @@ def one_direction(case: Case) -> tuple[str, str] | None:
 
 def _pairs(case: Case) -> Iterator[tuple[int, Address, Address]]:
     """(place of the first node, an address of it, an address of another node)."""
-    held = [sorted(own4(node)) for node in (case.node, *case.others)]
-    for at, sources in enumerate(held[1:], 1):
-        for source in sources:
+    held = [sorted(own4(node)) for node in case.company.nodes]
+    for at, sources in enumerate(held):
+        for source in sources if at != case.at else ():
             for far, destinations in enumerate(held):
                 yield from ((at, source, destination) for destination in destinations if far != at)

@@ -33,6 +33,7 @@ class Joined:
         self._above: dict[Port, Port] = {}
         self._paired: set[Port] = set()
         self._closed: dict[Port, bool] = {}
+        self._known: dict[Port, tuple[set[Address], set[Prefix], set[Address]]] = {}
         self.owners: dict[Address, list[Port]] = {}
         self.held: dict[Port, list[InterfaceAddress]] = {}
         self._neighbours = [{(n.ifindex, n.address): n for n in node.kernel.neighbours} for node in nodes]
@@ -125,9 +126,8 @@ class Joined:
 
     def _likely(self, port: Port, other: Port, alone: bool) -> bool:
         """Two veth ends that name each other's numbers, `alone` or with others, are a pair, and not by chance."""
-        if self._contradicted(port, other):
-            return False
-        return (alone and self._all_differ) or self._speaks(port, other) or self._speaks(other, port)
+        told = (alone and self._all_differ) or self._speaks(port, other) or self._speaks(other, port)
+        return told and not self._contradicted(port, other)
 
     @cached_property
     def _all_differ(self) -> bool:
@@ -151,21 +151,22 @@ class Joined:
 
     def _speaks(self, port: Port, other: Port) -> bool:
         """What the node of `other` says speaks for the two being on one link."""
-        port, other = self._above_port(port), self._above_port(other)
-        held = {a.address for a in self.held.get(port, ())}
-        return bool(self._meant.get(other, set()) & held) or bool(self._networks(port) & self._networks(other))
+        (held, networks, _), (_, theirs, meant) = self._said(port), self._said(other)
+        return not (held.isdisjoint(meant) and networks.isdisjoint(theirs))
 
-    def _above_port(self, port: Port) -> Port:
-        """The bridge that an interface is a port of, or the interface."""
-        link = self.link(port)
-        return (port[0], link.master) if link is not None and self._enslaved(port[0], link) else port
-
-    def _networks(self, port: Port) -> set[Prefix]:
-        return {
-            Prefix(mask(a.address, a.length), a.length)
-            for a in self.held.get(port, ())
-            if a.length < len(a.address) * 8 and not is_link_local(a.address) and a.peer is None
-        }
+    def _said(self, port: Port) -> tuple[set[Address], set[Prefix], set[Address]]:
+        """Of an interface, or the bridge that it is a port of: (its addresses, its networks, whom its node means)."""
+        if port not in self._known:
+            link = self.link(port)
+            above = (port[0], link.master) if link is not None and self._enslaved(port[0], link) else port
+            held = self.held.get(above, ())
+            networks = {
+                Prefix(mask(a.address, a.length), a.length)
+                for a in held
+                if a.length < len(a.address) * 8 and not is_link_local(a.address) and a.peer is None
+            }
+            self._known[port] = {a.address for a in held}, networks, self._meant.get(above, set())
+        return self._known[port]
 
     def _contradicted(self, port: Port, other: Port) -> bool:
         """The neighbour table of one end knows somebody who is not at the other."""
