@@ -37,7 +37,7 @@ from via6.kernel.netns import enter
 from via6.lab import state
 
 LAB = f"bench-web-{os.getpid()}"
-_REST_S = 100
+_REST_S = 240  # Babel keeps retracted routes for minutes, and then each daemon tells that they are gone
 _QUIET_S = 33  # the doctor rests no longer
 PAINT_S, CHANGE_S, IDLE = 1.0, 0.3, 0.01  # what is wanted
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h

@@ -82,6 +82,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _left_out.extend(item.nodeid for item in out)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tells scripts/tests the names of what failed."""
+    told = os.environ.get("VIA6_FAILED")
+    if told and report.failed:
+        with open(told, "a") as file:
+            file.write(report.nodeid + "\n")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _left_out:
         terminalreporter.section(f"{len(_left_out)} tests left out, they need root: sudo make test")

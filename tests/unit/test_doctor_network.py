@@ -14,7 +14,7 @@ from via6.observe import snapshot
 from via6.observe.doctor import babel as babel_checks
 from via6.observe.doctor import network as network_checks
 from via6.observe.doctor import path as path_checks
-from via6.observe.doctor.finding import Case, Finding
+from via6.observe.doctor.finding import Case, Finding, cases
 from via6.observe.doctor.measured import Measured, Probed, Silent
 from via6.observe.doctor.registry import fold
 from via6.observe.node import (
@@ -38,20 +38,22 @@ FE2, FE9 = link_local(2), parse_address("fe80::9")
 
 
 def findings(nodes: Iterable[Node], measured: Mapping[str, Measured] | None = None, **more: Any) -> list[Finding]:
-    """What the checks of this part say of all nodes together."""
-    every = list(nodes)
-    cases = [
-        Case(node, (measured or {}).get(node.name, Measured()), tuple(n for n in every if n is not node), **more)
-        for node in every
-    ]
+    """What the checks of this part say of all nodes together: the same whether the cases share what is dear or not."""
+    every = [(node, (measured or {}).get(node.name, Measured())) for node in nodes]
+    alone = [
+        Case(node, seen, tuple(other for other, _ in every if other is not node), **more) for node, seen in every
+    ]  # fmt: skip
+    found = _examined(cases(every, **more))
+    assert {one.id: one for one in found} == {one.id: one for one in _examined(alone)}
+    return found
+
+
+def _examined(asked: Iterable[Case]) -> list[Finding]:
     checks = (*babel_checks.CHECKS, *network_checks.CHECKS, *path_checks.CHECKS)
-    found = [
+    return fold(
         one if one.node else replace(one, node=case.node.name)
-        for case in cases
-        for check in checks
-        for one in check(case)
-    ]
-    return fold(found)
+        for case in asked for check in checks for one in check(case)
+    )  # fmt: skip
 
 
 def codes(found: Iterable[Finding]) -> set[str]:

@@ -12,7 +12,8 @@ import pytest
 from verify_support import network
 from via6.model import Neighbour
 from via6.observe.names import Names
-from via6.prefix import parse_address
+from via6.observe.node import BabelRoute
+from via6.prefix import parse_address, parse_prefix
 from via6.web import stream
 from via6.web.changes import between
 from via6.web.stream import Client, EventStream, Hub
@@ -201,3 +202,16 @@ def test_a_neighbour_that_the_kernel_forgets_is_no_news() -> None:
     assert not between(without, with_one, Names()).same
     failed = replace(with_one, kernel=replace(node.kernel, neighbours=(replace(seen, state="FAILED"),)))
     assert not between(with_one, failed, Names()).same
+    group = replace(seen, address=parse_address("ff02::1:ff00:2"), state="NOARP")
+    assert between(with_one, replace(node, kernel=replace(node.kernel, neighbours=(seen, group))), Names()).same
+
+
+def test_a_retracted_route_that_babel_forgets_is_no_news() -> None:
+    node = network([("r1", "r2")], babel=True)["r1"]
+    assert node.babel is not None
+    ifindex = node.kernel.by_name["eth1"].ifindex
+    gone = BabelRoute(parse_prefix("10.9.0.0/24"), parse_address("fe80::2"), ifindex, "::9", 65535, 65535, False, False)
+    kept = replace(node, babel=replace(node.babel, routes=(*node.babel.routes, gone)))
+    usable = replace(node, babel=replace(node.babel, routes=(*node.babel.routes, replace(gone, metric=96))))
+    assert between(kept, node, Names()).same
+    assert not between(kept, usable, Names()).same

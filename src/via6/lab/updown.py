@@ -21,13 +21,14 @@ from via6.lab.process import start_time
 from via6.lab.state import LabState
 from via6.lab.topology import Topology
 
-WAIT_S: Final = 20.0  # for the routes of all routers
+WAIT_S: Final = 20.0  # for the routes of all routers, with what each of their programs takes to start
+_START_S: Final = 0.5
 _NOT_FOUND: Final = 127  # as a shell says it
 
 
 def up(topology: Topology, file: str) -> str:
     """Brings a lab up and leaves it. Returns what is wrong with it (a router's program that ended, routes that are
-    missing after WAIT_S), empty if nothing is. Raises Refusal if it cannot be brought up; nothing stays then."""
+    missing after a while), empty if nothing is. Raises Refusal if it cannot be brought up; nothing stays then."""
     with state.lock():
         old = state.read(topology.name)
         if old is not None and old.running:
@@ -65,7 +66,7 @@ def _up_here(topology: Topology, note: LabState) -> str:
 def _wait(lab: Lab) -> str:
     """What is wrong when the routes, and then the desktops, should be there."""
     desktop.start(lab)
-    trouble = lab.wait_routes(WAIT_S)
+    trouble = lab.wait_routes(WAIT_S + _START_S * len(lab.topology.routers))
     return "; ".join(filter(None, (trouble, "" if trouble else desktop.wait(lab))))
 
 

@@ -70,15 +70,24 @@ def between(old: Node, new: Node, names: Names) -> Difference:
 
 
 def steady(node: Node) -> Node:
-    """The node without what changes all the time: times, counters, and how sure the kernel is of its neighbours."""
+    """The node without what changes all the time: times, counters, how sure the kernel is of its neighbours, and what
+    Babel has done with."""
     told = tuple(
         sorted(
-            (replace(n, state=n.state if n.state in _SILENT else "", flags=0) for n in node.kernel.neighbours),
+            (
+                replace(n, state=n.state if n.state in _SILENT else "", flags=0)
+                for n in node.kernel.neighbours
+                if n.state != "NOARP"  # multicast, for the most part
+            ),
             key=lambda n: (n.ifindex, n.address),
         )
     )
     kernel = replace(node.kernel, neighbours=told)
-    babel = replace(node.babel, interfaces=None) if node.babel is not None else None
+    babel = node.babel
+    if babel is not None:
+        # Retracted routes are kept for a while, and then forgotten.
+        routes = tuple(one for one in babel.routes if one.metric < _INFINITY or one.selected)
+        babel = replace(babel, interfaces=None, routes=routes)
     return replace(node, kernel=kernel, babel=babel, times={}, unsteady=frozenset())
 
 
