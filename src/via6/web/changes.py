@@ -75,7 +75,7 @@ def steady(node: Node) -> Node:
     told = tuple(
         sorted(
             (
-                replace(n, state=n.state if n.state in _SILENT else "", flags=0)
+                replace(n, state="FAILED" if n.state in _SILENT else "", flags=0)
                 for n in node.kernel.neighbours
                 if n.state != "NOARP"  # multicast, for the most part
             ),
