@@ -437,9 +437,9 @@ def test_another_speaker_is_not_taken_for_none(nets: Nets, tmp_path: Path) -> No
 # --- packet filters, against packets -------------------------------------------------------------------------------
 
 
-def answered(timeout_s: float) -> bool:
-    """Does 10.0.2.2 answer a ping."""
-    return probe.ping_many([parse_address("10.0.2.2")], timeout_s=timeout_s)[0].received == 1
+def answered(timeout_s: float, address: str = "10.0.2.2") -> bool:
+    """Does it answer a ping."""
+    return probe.ping_many([parse_address(address)], timeout_s=timeout_s)[0].received == 1
 
 
 GOOD, BAD, MAYBE = ACCEPT, DROP, UNKNOWN
@@ -450,33 +450,35 @@ INPUT = "add chain inet t i { type filter hook input priority 0; policy drop; }\
 ERRORS = "{ destination-unreachable, time-exceeded, parameter-problem }"
 BABEL = "add rule inet t i ip6 saddr fe80::/10 udp dport 6696 accept\nadd rule inet t i udp dport 6696 accept\n"
 
-FILTERS: dict[str, tuple[str, tuple[str, str, str, str]]] = {
-    "nothing": ("", (GOOD, GOOD, GOOD, GOOD)),
-    "policy": (CLOSED, (BAD, BAD, BAD, GOOD)),
-    "icmp": (f"{FORWARD}add rule inet t f ip protocol icmp icmp type {ERRORS} drop", (MAYBE, BAD, BAD, GOOD)),
+FILTERS: dict[str, tuple[str, tuple[str, str, str, str, str]]] = {
+    "nothing": ("", (GOOD, GOOD, GOOD, GOOD, GOOD)),
+    "policy": (CLOSED, (BAD, BAD, BAD, GOOD, GOOD)),
+    "icmp": (f"{FORWARD}add rule inet t f ip protocol icmp icmp type {ERRORS} drop", (MAYBE, BAD, BAD, GOOD, GOOD)),
     "bogons": (
         f"{EARLY}add rule inet t f ip saddr {{ 192.0.0.0/24, 240.0.0.0/4 }} drop",
-        (MAYBE, MAYBE, BAD, GOOD),
+        (MAYBE, MAYBE, BAD, GOOD, MAYBE),
     ),
     "input": (
         f"{INPUT}add rule inet t i ip6 nexthdr icmpv6 accept\nadd rule inet t i tcp dport 22 accept",
-        (GOOD, BAD, BAD, BAD),
+        (GOOD, BAD, BAD, BAD, MAYBE),
     ),
-    "babel": (f"{INPUT}{BABEL}add rule inet t i meta l4proto icmp accept", (GOOD, GOOD, GOOD, GOOD)),
+    "closed": (f"{INPUT}add rule inet t i ip6 nexthdr icmpv6 accept", (GOOD, BAD, BAD, BAD, BAD)),
+    "closed early": (f"{EARLY}add rule inet t f ip daddr 0.0.0.0/0 drop", (BAD, BAD, BAD, GOOD, BAD)),
+    "babel": (f"{INPUT}{BABEL}add rule inet t i meta l4proto icmp accept", (GOOD, GOOD, GOOD, GOOD, MAYBE)),
     "other family": (
         f"{FORWARD}add rule inet t f meta nfproto ipv6 drop\nadd rule inet t f ip6 saddr ::/0 drop",
-        (GOOD, GOOD, GOOD, GOOD),
+        (GOOD, GOOD, GOOD, GOOD, GOOD),
     ),
     "jump": (
         f"add chain inet t c\nadd rule inet t c drop\n{FORWARD}add rule inet t f meta nfproto ipv4 jump c",
-        (BAD, BAD, BAD, GOOD),
+        (BAD, BAD, BAD, GOOD, GOOD),
     ),
-    "stateful": (f"{CLOSED}add rule inet t f ct state established,related accept", (MAYBE, MAYBE, MAYBE, GOOD)),
+    "stateful": (f"{CLOSED}add rule inet t f ct state established,related accept", (MAYBE, MAYBE, MAYBE, GOOD, GOOD)),
     "return": (
         f"add chain inet t c\nadd rule inet t c return\nadd rule inet t c drop\n{FORWARD}add rule inet t f jump c",
-        (GOOD, GOOD, GOOD, GOOD),
+        (GOOD, GOOD, GOOD, GOOD, GOOD),
     ),
-    "limit": (f"{FORWARD}add rule inet t f limit rate over 1000/second drop", (MAYBE, MAYBE, MAYBE, GOOD)),
+    "limit": (f"{FORWARD}add rule inet t f limit rate over 1000/second drop", (MAYBE, MAYBE, MAYBE, GOOD, GOOD)),
 }
 
 
@@ -495,19 +497,33 @@ def through_a_router(nets: Nets) -> tuple[Net, Net]:
     return a, r
 
 
+def test_what_comes_to_the_node_by_one_device(nets: Nets) -> None:
+    a, r = through_a_router(nets)
+    opened = INPUT.replace("policy drop", "policy accept")
+    r.run("nft", "-f", "-", input=f'add table inet t\n{opened}add rule inet t i iifname "eth0" drop\n')
+    for node in (here(r), by_script(r)):
+        node = snapshot.decode(snapshot.encode(node))
+        assert node.firewall is not None
+        assert node.firewall.own4 == UNKNOWN
+        assert {(one.into, one.out) for one in node.firewall.shut if one.packets == "own4"} == {("eth0", "")}
+    assert not a.call(answered, 0.5, "10.0.1.1")
+    assert a.call(answered, 0.5)
+
+
 @pytest.mark.parametrize(("rules", "words"), FILTERS.values(), ids=list(FILTERS))
-def test_packet_filters(nets: Nets, rules: str, words: tuple[str, str, str, str]) -> None:
+def test_packet_filters(nets: Nets, rules: str, words: tuple[str, str, str, str, str]) -> None:
     """The verdict, and where it is one on all forwarded packets, a packet that proves it."""
     a, r = through_a_router(nets)
     r.run("nft", "-f", "-", input=f"add table inet t\n{rules}\n")
-    wanted = dict(zip(("forward4", "icmp4", "dummy4", "babel"), words, strict=True))
+    wanted = dict(zip(("forward4", "icmp4", "dummy4", "babel", "own4"), words, strict=True))
     for node in (here(r), by_script(r)):
         assert node.firewall is not None
         found = {name: getattr(node.firewall, name) for name in wanted}
         assert found == wanted
-        assert bool(node.firewall.evidence) == (set(wanted.values()) != {ACCEPT})
-    if wanted["forward4"] != UNKNOWN:
-        assert a.call(answered, 0.5) == (wanted["forward4"] == ACCEPT)
+        assert bool(node.firewall.evidence) == (set(words[:4]) != {ACCEPT})
+    for word, address in (("forward4", "10.0.2.2"), ("own4", "10.0.1.1")):
+        if wanted[word] != UNKNOWN:
+            assert a.call(answered, 0.5, address) == (wanted[word] == ACCEPT)
 
 
 NETDEV = "add table netdev n\nadd chain netdev n c { type filter hook %s device %s priority 0; }\nadd rule netdev n c "

@@ -10,6 +10,7 @@ import contextlib
 import random
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,7 +23,7 @@ from via6.kernel.linux import LinuxKernel
 from via6.lab import labfile
 from via6.lab.namespaces import Lab, ip_batch
 from via6.lab.topology import Topology
-from via6.observe.node import DROP, Firewall, Node
+from via6.observe.node import ACCEPT, DROP, Firewall, Node
 from via6.observe.verify import words
 from via6.observe.verify.fates import Walker
 from via6.observe.verify.network import Network
@@ -62,7 +63,7 @@ class Faults:
     lab: Lab
     chance: random.Random
     told: list[str] = field(default_factory=list)
-    walls: set[str] = field(default_factory=set)
+    walls: dict[str, set[str]] = field(default_factory=dict)
     quiet: bool = True
     """Nobody has sent anything yet, so no neighbour table knows an answer that would not be given any more."""
 
@@ -140,10 +141,11 @@ class Faults:
             self.ip(node, f"rule add priority {self.chance.choice((0, 50, 40000))} {selector} lookup 77")
 
     def wall(self) -> None:
-        node = self.router()
-        self.told.append(f"{node}: nft forward drop")
-        self.walls.add(node)
-        text = "table inet v { chain f { type filter hook forward priority 0; policy drop; }; }"
+        node, hook = self.router(), self.chance.choice(("forward", "input"))
+        self.told.append(f"{node}: nft {hook} drop")
+        self.walls.setdefault(node, set()).add(hook)
+        passing = "meta nfproto ipv6 accept;" if hook == "input" else ""  # ND comes in there, too
+        text = f"table inet v {{ chain {hook} {{ type filter hook {hook} priority 0; policy drop; {passing} }}; }}"
         done = self.lab.exec(node, ["nft", "-f", "-"], text=text)
         assert not done.returncode, done.stderr
 
@@ -195,7 +197,7 @@ class Faults:
 # --- predicted and real --------------------------------------------------------------------------------------------
 
 
-def snapshot(lab: Lab, name: str, wall: bool) -> Node:
+def snapshot(lab: Lab, name: str, walls: Collection[str]) -> Node:
     with lab.inside(name):
         with LinuxKernel(receive_buffer=1 << 20) as kernel:
             state = kernel.dump()
@@ -204,7 +206,8 @@ def snapshot(lab: Lab, name: str, wall: bool) -> Node:
         names = [f"net/ipv4/conf/{device}/{one}" for device in devices for one in four]
         names += [f"net/ipv6/conf/{device}/disable_ipv6" for device in devices]
         sysctls = local.sysctls(names)
-    return Node(name, state, sysctls, firewall=Firewall(forward4=DROP if wall else "accept"))
+    forward4, own4 = (DROP if hook in walls else ACCEPT for hook in ("forward", "input"))
+    return Node(name, state, sysctls, firewall=Firewall(forward4, own4=own4))
 
 
 @dataclass
@@ -231,7 +234,7 @@ def examine(seed: int) -> Result:
                 lab.wait_ready(5)
         faults.some()
         time.sleep(0.05)
-        nodes = [snapshot(lab, name, name in faults.walls) for name in lab.topology.nodes]
+        nodes = [snapshot(lab, name, faults.walls.get(name, ())) for name in lab.topology.nodes]
         wanted = pairs(nodes)
         network = Network(nodes)
         tracer = Tracer(network)

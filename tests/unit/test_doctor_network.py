@@ -417,3 +417,11 @@ def test_a_filter_for_some_packets_was_meant() -> None:
     # Asked for an address behind it, the doctor tells.
     asked = findings([nodes[name] for name in ("r1", "r2", "r3")], target=parse_address("10.3.0.1"))
     assert asked
+
+
+def test_a_filter_of_what_comes_to_its_own_node_was_told_to() -> None:
+    nodes = network(LINE)
+    nodes["r2"] = replace(nodes["r2"], firewall=Firewall(own4="drop"))
+    assert not findings(nodes.values())
+    nodes["r2"] = replace(nodes["r2"], firewall=Firewall(forward4="drop"))
+    assert codes(findings(nodes.values())) == {"no-way-back"}

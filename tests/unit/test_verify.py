@@ -10,7 +10,7 @@ from verify_support import link_local, network, set_sysctl, via, with_route, wit
 from via6.errors import Refusal
 from via6.model import IFF_LOWER_UP, InterfaceAddress, Neighbour, NextHop, Route, RouteTable
 from via6.observe.allowedips import Peer
-from via6.observe.node import DROP, Firewall, Node
+from via6.observe.node import DROP, Firewall, Node, Shut
 from via6.observe.verify import diff, expect, failure
 from via6.observe.verify import report as shown
 from via6.observe.verify.check import Checker
@@ -98,6 +98,28 @@ def test_firewall() -> None:
     assert {(d, n) for d, n, _ in found(nodes)} == {("DENIED_FIREWALL", "r2")}
     nodes["r2"] = replace(nodes["r2"], firewall=None, unread={"firewall": "not permitted"})
     assert {(d, n) for d, n, _ in found(nodes)} == {("UNKNOWN", "r2")}
+
+
+def test_a_filter_of_what_comes_to_the_node_itself() -> None:
+    nodes = network(LINE)
+    closed = Firewall(own4=DROP, shut=(Shut("own4", ("chain i policy drop",)),))
+    nodes["r2"] = replace(nodes["r2"], firewall=closed)
+    told = found(nodes)
+    assert {(d, n) for d, n, _ in told} == {("DENIED_FIREWALL", "r2")}
+    assert {p for _, _, p in told} == {"10.2.0.0/24"}  # what it passes on arrives
+    nodes["r2"] = replace(nodes["r2"], firewall=Firewall(own4="unknown", shut=(Shut("own4", (), "eth1"),)))
+    assert {p.path[-2:] for p in report(nodes).problems} == {("r1", "r2")}  # r3 comes in by eth2
+    nodes["r2"] = replace(nodes["r2"], firewall=Firewall(own4="unknown"))  # it depends on more than the address
+    assert not found(nodes)
+
+
+def test_a_filter_and_a_source_that_is_not_believed() -> None:
+    nodes = network(LINE)
+    strict = set_sysctl(nodes["r2"], all__rp_filter=1)
+    nodes["r2"] = replace(without(strict, "10.1.0.0/24"), firewall=Firewall(forward4=DROP, own4=DROP))
+    made = report(nodes)
+    assert made.arriving < made.pairs
+    assert any(p.source is not None and p.path[:1] == ("r1",) and p.node == "r2" for p in made.problems)
 
 
 def around(nodes: dict[str, Node]) -> dict[str, Node]:

@@ -44,11 +44,11 @@ class Shut:
 @dataclass(frozen=True, slots=True)
 class Firewall:
     """What a packet filter does with packets, as far as that can be said without running it: `accept`, `drop` or
-    `unknown` for all forwarded IPv4 (`forward4`), ICMP errors (`icmp4`), what comes from 192.0.0.8 (`dummy4`), and UDP
-    6696 to the node (`babel`). `evidence` are the rules or policies this was read from. `shut` is what is surely
-    dropped: a whole class, or of one that is `unknown` the packets of single interfaces. Where `forward4` is unknown
-    `filter` has the chains that forwarded IPv4 passes (snapshot/firewall.py), to be asked about one packet; if it is
-    empty they are not told."""
+    `unknown` for all forwarded IPv4 (`forward4`), ICMP errors (`icmp4`), what comes from 192.0.0.8 (`dummy4`), UDP 6696
+    to the node (`babel`), and all IPv4 to the node itself (`own4`). `evidence` are the rules or policies this was read
+    from. `shut` is what is surely dropped: a whole class, or of one that is `unknown` the packets of single interfaces.
+    Where `forward4` is unknown `filter` has the chains that forwarded IPv4 passes (snapshot/firewall.py), to be asked
+    about one packet; if it is empty they are not told."""
 
     forward4: str = ACCEPT
     icmp4: str = ACCEPT
@@ -57,6 +57,7 @@ class Firewall:
     evidence: tuple[str, ...] = ()
     shut: tuple[Shut, ...] = ()
     filter: tuple[Ruleset, ...] = ()
+    own4: str = ACCEPT
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from via6.observe.doctor.finding import ERROR, INFO, WARNING, Case, Check, Findi
 from via6.observe.doctor.look import DAEMONS, deletion, discarding, subnets, uses
 from via6.observe.doctor.machine import forwards
 from via6.observe.doctor.peers import Peers
-from via6.observe.node import Node
+from via6.observe.node import DROP, Node
 from via6.observe.verify.links import Port, Segments
 from via6.prefix import AF_INET, Address, Prefix, format_address, is_link_local, mask
 
@@ -90,10 +90,13 @@ def ways(case: Case) -> Iterable[Finding]:
 
 
 def _filtered(checker: Checker, problem: Problem) -> bool:
-    """A packet filter that drops this and passes other packets was told to."""
+    """A packet filter that drops this and passes other packets was told to, as was one that lets nothing come to its
+    own node."""
     if problem.disposition != "DENIED_FIREWALL" or problem.node not in checker.network.place:
         return False
-    return checker.network.place[problem.node] in checker.network.walls
+    at = checker.network.place[problem.node]
+    wall = checker.network.nodes[at].firewall
+    return at in checker.network.walls or (wall is not None and wall.forward4 != DROP)
 
 
 def _code(problem: Problem) -> str:

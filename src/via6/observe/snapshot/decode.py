@@ -299,8 +299,8 @@ def _wireguard(part: schema.NodePart) -> dict[str, tuple[Peer, ...]]:
 def _firewall(part: schema.FirewallPart | None) -> Firewall | None:
     if part is None:
         return None
-    keys = ("forward4", "icmp4", "dummy4", "babel")
-    forward4, icmp4, dummy4, babel = (
+    keys = ("forward4", "icmp4", "dummy4", "babel", "own4")
+    forward4, icmp4, dummy4, babel, own4 = (
         _one_of(getattr(part, key), (ACCEPT, DROP, UNKNOWN), f"firewall.{key}") for key in keys
     )
     shut = tuple(
@@ -309,7 +309,7 @@ def _firewall(part: schema.FirewallPart | None) -> Firewall | None:
         )
         for at, one in enumerate(part.shut)
     )
-    return Firewall(forward4, icmp4, dummy4, babel, tuple(part.evidence), shut, _filter(part.filter))
+    return Firewall(forward4, icmp4, dummy4, babel, tuple(part.evidence), shut, _filter(part.filter), own4)
 
 
 def _filter(parts: Sequence[schema.FilterChainPart]) -> tuple[Ruleset, ...]:

@@ -135,6 +135,7 @@ def _firewall(firewall: Firewall) -> schema.FirewallPart:
         firewall.forward4, firewall.icmp4, firewall.dummy4, firewall.babel, list(firewall.evidence),
         [schema.ShutPart(one.packets, list(one.rules), one.into, one.out) for one in firewall.shut],
         [_chain(at, name, chain) for at, table in enumerate(firewall.filter) for name, chain in table.items()],
+        firewall.own4,
     )  # fmt: skip
 
 

@@ -127,6 +127,7 @@ CLASSES: Final = {
         Packets(AF_INET6, _RECEIVED, _UDP, numbers={"dport": (_BABEL,), "sport": (_BABEL,)}),
         Packets(AF_INET6, _SENT, _UDP, numbers={"dport": (_BABEL,), "sport": (_BABEL,)}),
     ),
+    "own4": (Packets(AF_INET, _RECEIVED),),
 }  # fmt: skip
 """The classes of `node.Firewall`; each is decided on all its ways."""
 STRAY: Final = "stray4"
@@ -143,7 +144,8 @@ def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
     kinds = _kinds(tables, devices)
     for name, ways in CLASSES.items():
         found[name], maybe, surely = _of_class(tables, ways)
-        evidence.update(dict.fromkeys(maybe))
+        if name != "own4" or found[name] == DROP:  # that some is dropped that comes to a node is as usual
+            evidence.update(dict.fromkeys(maybe))
         if found[name] == DROP:
             shut.append(Shut(name, _short(surely)))
         elif found[name] == UNKNOWN:
@@ -154,7 +156,9 @@ def judge(rulesets: Iterable[Ruleset], devices: Iterable[str] = ()) -> Firewall:
     shown = [_cut(text) for text in list(evidence)[:_MOST_EVIDENCE]]
     if len(evidence) > _MOST_EVIDENCE:
         shown.append(f"and {len(evidence) - _MOST_EVIDENCE} more")
-    made = Firewall(found["forward4"], found["icmp4"], found["dummy4"], found["babel"], tuple(shown))
+    made = Firewall(
+        found["forward4"], found["icmp4"], found["dummy4"], found["babel"], tuple(shown), own4=found["own4"]
+    )
     chains = kept(tables) if made.forward4 == UNKNOWN else ()
     return replace(made, shut=tuple(shut[:_MOST_SHUT]), filter=chains)
 

@@ -154,6 +154,7 @@ class FirewallPart(Part):
     evidence: list[str] = field(default_factory=list)
     shut: list[ShutPart] = field(default_factory=list)
     filter: list[FilterChainPart] = field(default_factory=list)
+    own4: str = "accept"
 
 
 class BabelRoutePart(Part):

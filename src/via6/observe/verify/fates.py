@@ -64,6 +64,8 @@ class Walker:
         self.taken = np.array([action.kind in (LOCAL, BROADCAST) for action in actions])
         self.chosen = np.array([not action.default for action in actions]) & (self.stop == 0)
         self.port_of = dict(zip(network.ports.values(), network.ports, strict=True))
+        takes = network.links.takes
+        self.refusing = np.array([0, *(takes(port)[0] for port in network.ports)], np.uint8)
         # Per way and node the connected actions for which there may be somebody on the link.
         self.reached: list[dict[int, dict[int, Reached]]] = [{} for _ in range(self.most)]
         for gid in range(len(actions)):
@@ -124,7 +126,7 @@ class Walker:
         after = np.where(stops > 0, self.own, self.target[:, turn]).take(gids)
         port = self.inport[:, turn].take(gids)
         stop = stops.take(gids)
-        stopping = self.block[:, turn].any() or self.network.walls
+        stopping = self.block[:, turn].any() or self.refusing.any() or self.network.walls
         if self.reached[turn]:
             self._find_hosts(gids, turn, after, port, stop)
         here = np.broadcast_to(np.arange(gids.shape[1], dtype=np.int32), gids.shape)
@@ -145,6 +147,11 @@ class Walker:
             passed = self.taken[there] | ((block != words.FORWARDING_OFF) & (self.stop[there] > 0))
             refused = (stop == 0) & (block > 0) & ~passed
             stop[refused] = block[refused]
+        refusing = self.refusing.take(port)
+        if refusing.any():
+            there = np.take_along_axis(gids, np.where(stop == 0, after, here), axis=1)
+            own = (stop == 0) & (refusing > 0) & self.taken[there]
+            stop[own] = refusing[own]
         for node in self.network.walls:
             row, sender = np.nonzero((after == node) & (stop == 0) & (here != node))
             if len(row):

@@ -226,6 +226,20 @@ class Segments(Joined):
             return words.DENIED_FIREWALL, evidence or "the packet filter drops forwarded IPv4"
         return words.UNKNOWN, f"whether the packet filter passes it: {evidence or 'not known'}"
 
+    def takes(self, port: Port) -> tuple[int, str]:
+        """(code, why) if the node drops whatever comes to itself by this interface. A packet filter that passes some of
+        it, as most do, is no reason."""
+        node = self.nodes[port[0]]
+        name = node.kernel.dev(port[1])
+        wall = node.firewall
+        if wall is None:
+            return 0, ""
+        told = [one for one in wall.shut if one.packets == "own4" and one.into in ("", name)]
+        if not told and wall.own4 != DROP:
+            return 0, ""
+        rules = "; ".join(told[0].rules[:2]) if told else ""
+        return words.DENIED_FIREWALL, rules or "the packet filter drops what comes to the node"
+
     def rp_filter(self, port: Port) -> int | None:
         """rp_filter as it counts there, the larger of `all` and the interface's; None if it was not read."""
         node = self.nodes[port[0]]

@@ -151,11 +151,16 @@ class Pairs:
         bits = fates.fates[:, node].copy()
         shut = np.zeros(bits.shape, bool)  # where nobody asks for the source: the node does not forward
         for turn, place in enumerate(asked):
+            own = self.checker.walker.refusing[self.network.ports.get(self.endpoints[place].port, 0)]
+            if own:
+                taken = self.checker.walker.taken[fates.gids[:, node[turn]]]
+                bits[:, turn] = np.where(taken, np.uint16(1 << own), bits[:, turn])
+                shut[:, turn] = taken
             code = self.network.links.block(self.endpoints[place].port)[0] if self.endpoints[place].ifindex else 0
             if code:
                 taken = self.checker.walker.taken[fates.gids[:, node[turn]]]
                 bits[:, turn] = np.where(taken, bits[:, turn], np.uint16(1 << code))
-                shut[:, turn] = ~taken & (code == words.FORWARDING_OFF)
+                shut[:, turn] |= ~taken & (code == words.FORWARDING_OFF)
             elif self.endpoints[place].ifindex and self.endpoints[place].node in self.network.walls:
                 port = np.full(len(rows), self.network.ports[self.endpoints[place].port])
                 codes = self.checker.walker.walled(port, fates.gids[:, node[turn]])

@@ -96,7 +96,8 @@ class _Walk:
     def _comes_in(self, port: Port, sender: Port | None, action: Action) -> tuple[int, str]:
         """(code, why) if the node does not take what comes in by an interface, in the kernel's order."""
         if action.kind in (LOCAL, BROADCAST):
-            return self._refused(port, sender)
+            code, why = self.network.links.takes(port)
+            return (code, why) if code else self._refused(port, sender)
         code, why = self.network.links.block(port)
         if code == words.FORWARDING_OFF:
             return code, why

@@ -64,7 +64,9 @@ class Whole:
         if self.after.network.walls:
             return False
         ports = {hearing.neighbour for hearing in self.mesh.hearings}
-        return all(not links.block(port)[0] and links.rp_filter(port) == 0 for port in ports)
+        return all(
+            not links.block(port)[0] and not links.takes(port)[0] and links.rp_filter(port) == 0 for port in ports
+        )
 
     def _takes(self) -> bool:
         mesh, routers = self.mesh, frozenset(self.after.routers)

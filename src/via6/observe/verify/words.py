@@ -31,7 +31,7 @@ MEANINGS: Final = {
     "NULL_ROUTED": "a node on the way discards it: blackhole, unreachable, prohibit",
     "NEIGHBOR_UNREACHABLE": "the next hop does not answer, or the link does not carry",
     "FORWARDING_OFF": "a node on the way does not forward what comes in by that interface",
-    "DENIED_FIREWALL": "a packet filter drops forwarded IPv4",
+    "DENIED_FIREWALL": "a packet filter drops it",
     "DENIED_RP_FILTER": "a node does not believe the source: reverse path filter, or its own address",
     "DENIED_ALLOWED_IPS": "no WireGuard peer's AllowedIPs cover it",
     "LOOP": "it goes round until its hop limit ends",
