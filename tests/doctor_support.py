@@ -114,8 +114,7 @@ class Line:
     def look_at_all(self, *names: str) -> list[Finding]:
         """What it finds when it knows several nodes (all)."""
         asked = [self.case(name) for name in names or self.nodes]
-        together = cases([(one.node, one.measured) for one in asked])
-        return registry.fold(one for case in together for one in registry.found(case))
+        return registry.examine(*cases([(one.node, one.measured) for one in asked]))
 
 
 def roots(findings: list[Finding]) -> set[str]:

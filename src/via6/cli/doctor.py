@@ -256,7 +256,7 @@ def _look(where: _Place, args: argparse.Namespace, quiet: bool = False) -> list[
     cases = where.cases()
     if not quiet:
         _say_unread([case.node for case in cases])
-    found = registry.fold(one for case in cases for one in registry.found(case))
+    found = registry.examine(*cases)
     if args.snapshots:
         return [replace(one, fixes=()) for one in found]
     return [

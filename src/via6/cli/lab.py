@@ -140,8 +140,7 @@ def _test(args: argparse.Namespace) -> int:
     from via6.lab import run as lab_run
 
     topology = _load(args)
-    # The programs of the routers start one after the other, and each takes some processor time.
-    usual = lab_run.DEFAULT_TIMEOUT_S + 0.5 * len(topology.routers)
+    usual = lab_run.DEFAULT_TIMEOUT_S + topology.start_s
     return lab_run.test(topology, usual if args.timeout is None else args.timeout, bool(args.json))
 
 

@@ -117,6 +117,11 @@ class Topology:
     notes: tuple[str, ...] = ()
     trace_on_lans: bool = True
 
+    @property
+    def start_s(self) -> float:
+        """Seconds that the programs of the routers may take to start, one after the other."""
+        return 0.5 * len(self.routers)
+
     @cached_property
     def router(self) -> dict[str, Router]:
         """Routers by name."""

@@ -21,8 +21,7 @@ from via6.lab.process import start_time
 from via6.lab.state import LabState
 from via6.lab.topology import Topology
 
-WAIT_S: Final = 20.0  # for the routes of all routers, with what each of their programs takes to start
-_START_S: Final = 0.5
+WAIT_S: Final = 20.0  # for the routes of all routers, once their programs have started
 _NOT_FOUND: Final = 127  # as a shell says it
 
 
@@ -66,7 +65,7 @@ def _up_here(topology: Topology, note: LabState) -> str:
 def _wait(lab: Lab) -> str:
     """What is wrong when the routes, and then the desktops, should be there."""
     desktop.start(lab)
-    trouble = lab.wait_routes(WAIT_S + _START_S * len(lab.topology.routers))
+    trouble = lab.wait_routes(WAIT_S + lab.topology.start_s)
     return "; ".join(filter(None, (trouble, "" if trouble else desktop.wait(lab))))
 
 

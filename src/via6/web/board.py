@@ -300,9 +300,8 @@ def examine(nodes: list[Node], source: Source) -> dict[str, list[Finding]]:
     """What the doctor finds on paper, by node. Commands are those to type here."""
     from via6.observe.doctor import registry, report
 
-    everything = (one for case in cases([(node, Measured()) for node in nodes]) for one in registry.found(case))
     made: dict[str, list[Finding]] = {}
-    for one in registry.fold(everything):
+    for one in registry.examine(*cases([(node, Measured()) for node in nodes])):
         netns = source.netns(one.node)
         remedy = tuple(report.within(line, netns) for line in one.remedy)
         made.setdefault(one.node, []).append(replace(one, remedy=remedy))

@@ -97,9 +97,9 @@ is missing everywhere, a node that does not forward is a fault at that node."""
 _ORDER: Final = {ERROR: 0, WARNING: 1, INFO: 2}
 
 
-def examine(case: Case) -> list[Finding]:
-    """What is wrong in one case, folded and in order."""
-    return fold(found(case))
+def examine(*cases: Case) -> list[Finding]:
+    """What is wrong in some cases of one network, folded and in order."""
+    return fold(one for case in cases for one in found(case))
 
 
 def found(case: Case) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What a packet filter does with four classes of packets, without running it.
+"""What a packet filter does with five classes of packets, without running it.
 
 A chain is walked with what is known of every packet of the class; a match that some of them may pass and others not is
 a *maybe*. So a walk has a set of ends. All accept: `accept`. All drop: `drop`. Else it depends on the packet:

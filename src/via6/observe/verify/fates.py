@@ -141,17 +141,14 @@ class Walker:
         import numpy as np
 
         after, port, stop = step
-        if block.any():
+        refusing = self.refusing.take(port)
+        if block.any() or refusing.any():
             there = np.take_along_axis(gids, np.where(stop == 0, after, here), axis=1)
+            own = (stop == 0) & (refusing > 0) & self.taken[there]
             # Who does not forward drops what is not its own; a filter sees what would be sent on.
             passed = self.taken[there] | ((block != words.FORWARDING_OFF) & (self.stop[there] > 0))
             refused = (stop == 0) & (block > 0) & ~passed
-            stop[refused] = block[refused]
-        refusing = self.refusing.take(port)
-        if refusing.any():
-            there = np.take_along_axis(gids, np.where(stop == 0, after, here), axis=1)
-            own = (stop == 0) & (refusing > 0) & self.taken[there]
-            stop[own] = refusing[own]
+            stop[refused], stop[own] = block[refused], refusing[own]
         for node in self.network.walls:
             row, sender = np.nonzero((after == node) & (stop == 0) & (here != node))
             if len(row):
